@@ -1,0 +1,29 @@
+"""`teacher`: fit, export, serve and judge a teacher."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from teacher_server.errors import TeacherError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Fit, export, serve and judge an LM-TAD teacher.",
+)
+
+
+def main() -> None:
+    """Run the command line; an error of the user's ends in one line and its exit code."""
+    try:
+        app()
+    except TeacherError as error:
+        print(f"teacher: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Errors whose message is meant for the user; commands print it as one line and exit with `exit_code`.
+
+TrainerError
+├── BadInput             a file, setting or flag that cannot be used               exit 2
+│   └── BadLine          the same, at a known line of a file
+├── TeacherMismatch      the teacher's identity, grid or vocabulary does not fit   exit 2
+├── TeacherUnavailable   no teacher answers at the address                         exit 3
+└── TrainingFailed       the run cannot go on                                      exit 1
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class TrainerError(Exception):
+    """Base of all errors that a command reports without a traceback."""
+
+    exit_code = 1
+
+
+class BadInput(TrainerError):
+    """Input that can never work as it is."""
+
+    exit_code = 2
+
+
+class BadLine(BadInput):
+    """A bad value in a text file."""
+
+    def __init__(self, file: Path, line: int, problem: str, value: object) -> None:
+        shown = str(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        super().__init__(f"{file}:{line}: {problem}: {shown!r}")
+        self.file, self.line, self.problem, self.value = file, line, problem, value
+
+
+class TeacherMismatch(TrainerError):
+    """The teacher that answers is not the one that the data or the run was made for."""
+
+    exit_code = 2
+
+
+class TeacherUnavailable(TrainerError):
+    """No teacher could be reached, or it died."""
+
+    exit_code = 3
+
+
+class TrainingFailed(TrainerError):
+    """Training stopped for a reason that input checks could not foresee."""
