@@ -1,0 +1,89 @@
+"""Small teachers, random score work, and a slow, obvious oracle for its answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from teacher_server.engine import Engine
+from teacher_server.model import LMTAD, ModelConfig
+from teacher_server.packing import Packer, ScoreWork
+from teacher_server.vocabulary import SpecialTokens
+
+CELLS, BLOCK_SIZE = 20, 12
+SPECIAL = SpecialTokens.after(CELLS)
+WINDOWS = [0, 1, 2, 3, 7, BLOCK_SIZE - 2, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 5, 2**32 - 1]
+
+
+def tiny_model(seed: int = 0, block_size: int = BLOCK_SIZE, cells: int = CELLS) -> LMTAD:
+    """A random model with weights so large that every token and position matters."""
+    config = ModelConfig(block_size, cells + 3, n_layer=2, n_head=2, n_embd=16)
+    model = LMTAD(config)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0.0, 0.4, generator=generator)
+    return model.eval().requires_grad_(False)
+
+
+def tiny_engine(model: LMTAD) -> Engine:
+    """An engine of its own copy of the model."""
+    return Engine(copy.deepcopy(model), torch.device("cpu"), torch.float32)
+
+
+def packer(token_budget: int = 256) -> Packer:
+    return Packer(BLOCK_SIZE, SPECIAL.sot, SPECIAL.pad, token_budget)
+
+
+def work_of(
+    histories: Sequence[Sequence[int]], candidates: Sequence[Sequence[Sequence[int]]], window: int = 0
+) -> ScoreWork:
+    """Work from lists: per history its cells, and per scored last position its candidates."""
+    positions = [position for history in candidates for position in history]
+    return ScoreWork(
+        tokens=np.array([cell for history in histories for cell in history], np.int32),
+        lengths=np.array([len(history) for history in histories], np.int64),
+        scored=np.array([len(history) for history in candidates], np.int64),
+        window=window,
+        candidates=np.array([cell for position in positions for cell in position], np.int32),
+        candidate_counts=np.array([len(position) for position in positions], np.int64),
+    )
+
+
+@st.composite
+def works(draw: st.DrawFn, max_histories: int = 4, max_length: int = BLOCK_SIZE + 6) -> ScoreWork:
+    """Ragged work with every window mode, 0 to 8 candidates, repeated ones included."""
+    cell = st.integers(0, CELLS - 1)
+    histories = draw(st.lists(st.lists(cell, min_size=1, max_size=max_length), min_size=1, max_size=max_histories))
+    scored = [draw(st.integers(0, len(history))) for history in histories]
+    candidates = [
+        draw(st.lists(st.lists(cell, max_size=8), min_size=count, max_size=count)) for count in scored
+    ]
+    return work_of(histories, candidates, draw(st.sampled_from(WINDOWS)))
+
+
+def oracle(model: LMTAD, work: ScoreWork) -> NDArray[np.float64]:
+    """Each position alone: SOT and its last tokens, float64, softmax over the vocabulary, gather, renormalise."""
+    model = copy.deepcopy(model).double()
+    room = model.config.block_size - 1
+    kept = min(work.window or room, room)
+    histories = np.split(work.tokens, np.cumsum(work.lengths)[:-1])
+    candidates = iter(np.split(work.candidates, np.cumsum(work.candidate_counts)[:-1]))
+    answers = []
+    for history, scored in zip(histories, work.scored, strict=True):
+        for t in range(len(history) - scored, len(history)):
+            row = [model.config.vocab_size - 1, *history[max(t + 1 - kept, 0) : t + 1]]
+            probabilities = model.logits(model(torch.tensor([row])))[0, -1].softmax(0).numpy()
+            of_candidates = probabilities[next(candidates)]
+            answers.append(np.log(of_candidates / of_candidates.sum()))
+    return np.concatenate(answers) if answers else np.zeros(0)
+
+
+def answer(engine: Engine, packer: Packer, works: Sequence[ScoreWork]) -> list[NDArray[np.float32]]:
+    """What the layers under the batcher make of the works, computed together."""
+    pack = packer.pack([packer.plan(work) for work in works])
+    return pack.answers([engine.log_probs(batch) for batch in pack.batches])

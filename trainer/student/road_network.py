@@ -1,0 +1,151 @@
+"""Road and zone embeddings: a graph attention network over touching roads, a graph convolution over zones.
+
+R roads, Z zones, E edges, C channels (128). Parameter names are those of the original. The layers compute what
+PyTorch Geometric's GATv2Conv (one head, edge features, self loops with the mean of the incoming edge features) and
+GCNConv (edge weights) compute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NEGATIVE_SLOPE = 0.2
+
+
+def scatter_sum(values: Tensor, index: Tensor, size: int) -> Tensor:
+    """Sums of the rows of `values` that share an index, [size, ...]."""
+    return values.new_zeros(size, *values.shape[1:]).index_add_(0, index, values)
+
+
+def segment_softmax(scores_E: Tensor, index_E: Tensor, size: int) -> Tensor:
+    """Softmax within the groups of entries that share an index, [E]."""
+    peak = scores_E.new_full((size,), -torch.inf).scatter_reduce(0, index_E, scores_E.detach(), "amax")
+    weight = torch.exp(scores_E - peak[index_E])
+    return weight / scatter_sum(weight, index_E, size)[index_E]
+
+
+class GATv2Conv(nn.Module):
+    """Attention from a node to its neighbours: a_ij = softmax_j att . leaky_relu(l(x_j) + r(x_i) + edge(e_ij))."""
+
+    def __init__(self, channels: int, edge_dim: int) -> None:
+        super().__init__()
+        self.att = nn.Parameter(torch.empty(1, 1, channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.lin_l = nn.Linear(channels, channels)
+        self.lin_r = nn.Linear(channels, channels)
+        self.lin_edge = nn.Linear(edge_dim, channels, bias=False)
+        for weight in (self.att, self.lin_l.weight, self.lin_r.weight, self.lin_edge.weight):
+            nn.init.xavier_uniform_(weight)
+        nn.init.zeros_(self.lin_l.bias)
+        nn.init.zeros_(self.lin_r.bias)
+
+    def forward(self, x_RC: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        nodes = len(x_RC)
+        source, target = edge_index
+        left, right = self.lin_l(x_RC), self.lin_r(x_RC)
+        message = left[source]
+        mixed = F.leaky_relu(message + right[target] + self.lin_edge(edge_attr), NEGATIVE_SLOPE)
+        attention = segment_softmax((mixed * self.att[0]).sum(-1), target, nodes)
+        return scatter_sum(attention[:, None] * message, target, nodes) + self.bias
+
+
+class GCNConv(nn.Module):
+    """Linear map, then a sum over neighbours with fixed weights."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.lin = nn.Linear(channels, channels, bias=False)
+        nn.init.xavier_uniform_(self.lin.weight)
+
+    def forward(self, x_ZC: Tensor, edge_index: Tensor, weight_E: Tensor) -> Tensor:
+        source, target = edge_index
+        return scatter_sum(weight_E[:, None] * self.lin(x_ZC)[source], target, len(x_ZC)) + self.bias
+
+
+class ConvStack(nn.Module):
+    """Layers under the name `convs`, with a ReLU after the first only."""
+
+    def __init__(self, *convs: nn.Module) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(convs)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_values: Tensor) -> Tensor:
+        first, second = self.convs
+        out: Tensor = second(F.relu(first(x, edge_index, edge_values)), edge_index, edge_values)
+        return out
+
+
+def with_self_loops(edge_index: Tensor, edge_attr: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+    """Adds i -> i for every node, with the mean of the attributes of the edges that come in (0 without any)."""
+    target = edge_index[1]
+    count = scatter_sum(torch.ones_like(edge_attr[:, 0]), target, nodes).clamp(min=1)
+    mean = scatter_sum(edge_attr, target, nodes) / count[:, None]
+    loop = torch.arange(nodes, device=edge_index.device).expand(2, nodes)
+    return torch.cat([edge_index, loop], dim=1), torch.cat([edge_attr, mean])
+
+
+def gcn_normalised(edge_index: Tensor, weight: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+    """GCN's edges: self loops of weight 1 where there are none, then D^-1/2 A D^-1/2 with D of incoming weights."""
+    source, target = edge_index
+    other = source != target
+    loop_weight = weight.new_ones(nodes).index_copy(0, source[~other], weight[~other])
+    loop = torch.arange(nodes, device=edge_index.device)
+    source, target = torch.cat([source[other], loop]), torch.cat([target[other], loop])
+    weight = torch.cat([weight[other], loop_weight])
+    scale = scatter_sum(weight, target, nodes).rsqrt()  # a self loop makes every sum positive
+    return torch.stack([source, target]), scale[source] * weight * scale[target]
+
+
+@dataclass(frozen=True)
+class EncoderSizes:
+    """Rows and widths of the encoder's tables."""
+
+    types: int  # highway classes
+    zones: int  # Z
+    road_id: int = 64
+    len: int = 16
+    type: int = 16
+    lon: int = 16
+    lat: int = 16
+    zone_id: int = 128
+
+    @property
+    def road(self) -> int:
+        """Width of a road's embedding: its parts side by side."""
+        return self.road_id + self.len + self.type + self.lon + self.lat
+
+
+class RoadNetworkEncoder(nn.Module):
+    """Embeds every road [R, 128] and every zone [Z, 128] from the features that lie in its buffers."""
+
+    def __init__(self, buffers: dict[str, Tensor], sizes: EncoderSizes) -> None:
+        super().__init__()
+        for name, value in buffers.items():
+            self.register_buffer(name, value)
+        self.road_id_emb = nn.Embedding(len(buffers["road_attr_len"]), sizes.road_id)
+        self.len_emb = nn.Linear(1, sizes.len)
+        self.type_emb = nn.Embedding(sizes.types, sizes.type)
+        self.lon_emb = nn.Linear(1, sizes.lon)
+        self.lat_emb = nn.Linear(1, sizes.lat)
+        self.zone_id_emb = nn.Embedding(sizes.zones, sizes.zone_id)
+        self.road_gat = ConvStack(GATv2Conv(sizes.road, 2), GATv2Conv(sizes.road, 2))
+        self.zone_gcn = ConvStack(GCNConv(sizes.zone_id), GCNConv(sizes.zone_id))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        parts = (
+            self.road_id_emb.weight,
+            self.len_emb(self.road_attr_len[:, None]),
+            self.type_emb(self.road_attr_type),
+            self.lon_emb(self.road_attr_lon[:, None]),
+            self.lat_emb(self.road_attr_lat[:, None]),
+        )
+        roads = torch.cat(parts, dim=-1)
+        edges = with_self_loops(self.road_edge_index, self.intersection_attr, len(roads))
+        zones = self.zone_id_emb.weight
+        zone_edges = gcn_normalised(self.zone_edge_index, self.zone_edge_weight, len(zones))
+        return self.road_gat(roads, *edges), self.zone_gcn(zones, *zone_edges)
