@@ -65,9 +65,7 @@ def step_time_statistics(trips: Trips) -> tuple[float, float]:
     return float(logs.mean()), float(max(logs.std(), 1e-12))
 
 
-def make_city(
-    road_map: RoadMap, meta: Meta, zone_of_road: Ints, transitions: Ints, trips: dict[str, Trips]
-) -> City:
+def make_city(road_map: RoadMap, meta: Meta, zone_of_road: Ints, transitions: Ints, trips: dict[str, Trips]) -> City:
     """Derives the road graph and puts the parts together."""
     edge_index, edge_attr = road_edges(road_map)
     return City(meta, road_map, edge_index, edge_attr, zone_of_road, transitions, trips)

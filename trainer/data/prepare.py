@@ -15,7 +15,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.data.city import FORMAT, SPLITS, City, Meta, load_city, make_city, save_city, step_time_statistics
+from trainer.data.city import (
+    FORMAT,
+    SPLITS,
+    City,
+    Meta,
+    load_city,
+    make_city,
+    save_city,
+    step_time_statistics,
+)
 from trainer.data.roadmap import Ints, RoadMap, read_road_map
 from trainer.data.trip_files import read_trips
 from trainer.data.trips import Trips
@@ -58,7 +67,9 @@ def prepare(data: Path, cache: Path | None = None, skip_bad: bool = False, progr
             if not folder.is_dir():
                 _build(data, folder, fingerprint, skip_bad, progress)
     except OSError as error:
-        raise BadInput(f"{root}: cannot write the cache here ({error.strerror}); name another folder with --cache") from None
+        raise BadInput(
+            f"{root}: cannot write the cache here ({error.strerror}); name another folder with --cache"
+        ) from None
     return Prepared(load_city(folder), folder, fresh=True)
 
 

@@ -29,7 +29,7 @@ DEPARTURES = np.array(
 
 @dataclass(frozen=True)
 class Kind:
-    """What a hot spot is for: when people arrive and leave (peak hour), and how much on weekdays and weekends."""
+    """What a hot spot is for: peak hours of arriving and leaving, its weight on weekdays and weekends."""
 
     arrive: float
     leave: float

@@ -75,7 +75,7 @@ def make_network(roads: int, rng: np.random.Generator) -> SampleNetwork:
 
 
 def _candidates(roads: int, rng: np.random.Generator) -> Iterator[tuple[StreetPlan, _Roads]]:
-    """Plans and their roads until one fits: small plans with wide avenues may have too many roads that must stay."""
+    """Plans and their roads until one fits; in a small one, the roads that must stay may be too many."""
     for _ in range(PLANS):
         plan = plan_streets(roads, rng)
         chosen = _fit(plan, roads)
@@ -172,7 +172,7 @@ def _bow(first: Floats, last: Floats, bends: int, height: float) -> Floats:
     share = np.linspace(0, 1, bends + 2)[:, None]
     along = last - first
     aside = np.array([-along[1], along[0]])
-    line = first + share * along + height * np.sin(np.pi * share) * aside
+    line: Floats = first + share * along + height * np.sin(np.pi * share) * aside
     line[-1] = last  # exactly, because another road starts there
     line[0] = first
     return line

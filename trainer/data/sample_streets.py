@@ -1,12 +1,13 @@
-"""Lays out the streets of an invented city: a bent, uneven grid with avenues, a river, a park and one-way streets.
+"""Plans the streets of an invented city: a bent, uneven grid, avenues, a river, a park, one-way streets.
 
-N junctions, S streets. A street joins two junctions; its roads, one per direction, are made in `sample_network.py`.
+N junctions, S streets. A street joins two junctions; `sample_network.py` makes its roads, one per direction.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +116,7 @@ def _avenues(rows: int, columns: int, rng: np.random.Generator) -> Ints:
             first = int(offset) if slope == 1 else columns - 1 - int(offset) - (columns - 1) % 2
             path = [(row, first + slope * row) for row in range(rows) if 0 <= first + slope * row < columns]
             nodes = [row * columns + column for row, column in path]
-            ends.extend(zip(nodes, nodes[1:], strict=False))
+            ends.extend(pairwise(nodes))
     return np.array(ends, dtype=np.int64).reshape(-1, 2)
 
 

@@ -132,7 +132,11 @@ def _check(chunk: _Chunk, road_map: RoadMap, relations: Ints, problems: Problems
     later = trips.times[1:] >= trips.times[:-1]
     for kind, bad, show in (
         (f"unknown road id (roadmap.geo has 0..{road_map.roads - 1})", ~known, lambda p: trips.roads[p]),
-        ("step is not in roadmap.rel", np.append(inner & ~found, False), lambda p: f"{roads[p]} -> {roads[p + 1]}"),
+        (
+            "step is not in roadmap.rel",
+            np.append(inner & ~found, False),
+            lambda p: f"{roads[p]} -> {roads[p + 1]}",
+        ),
         (
             "time goes back",
             np.append(inner & ~later, False),

@@ -86,7 +86,12 @@ def read_partition(file: Path, roads: int) -> Ints:
     if len(zones) != roads:
         raise BadInput(f"{file}: holds {len(zones)} zone ids, but roadmap.geo has {roads} roads")
     if max(zones) >= roads:
-        raise BadLine(file, zones.index(max(zones)) + 1, f"zone id must be below the number of roads {roads}", max(zones))
+        raise BadLine(
+            file,
+            zones.index(max(zones)) + 1,
+            f"zone id must be below the number of roads {roads}",
+            max(zones),
+        )
     return np.asarray(zones, dtype=np.int64)
 
 

@@ -40,6 +40,8 @@ class Embeddings:
 class HOSER(nn.Module):
     """Scores candidates and times. Buffers hold the road network's features, so a checkpoint is self-contained."""
 
+    road2zone: Tensor  # [R] int64
+
     def __init__(self, config: HoserConfig, buffers: dict[str, Tensor]) -> None:
         """`buffers`: `road2zone` [R] and what `network_buffers` gives for the encoder."""
         super().__init__()

@@ -123,6 +123,15 @@ class EncoderSizes:
 class RoadNetworkEncoder(nn.Module):
     """Embeds every road [R, 128] and every zone [Z, 128] from the features that lie in its buffers."""
 
+    road_attr_len: Tensor  # [R] float32
+    road_attr_type: Tensor  # [R] int64
+    road_attr_lon: Tensor  # [R] float32
+    road_attr_lat: Tensor  # [R] float32
+    road_edge_index: Tensor  # [2, E] int64
+    intersection_attr: Tensor  # [E, 2] float32
+    zone_edge_index: Tensor  # [2, E_z] int64
+    zone_edge_weight: Tensor  # [E_z] float32
+
     def __init__(self, buffers: dict[str, Tensor], sizes: EncoderSizes) -> None:
         super().__init__()
         for name, value in buffers.items():

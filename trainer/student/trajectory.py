@@ -101,12 +101,17 @@ class TrajectoryEncoder(nn.Module):
     ) -> Tensor:
         gate = torch.sigmoid(self.road_zone_fusion_mlp(torch.cat([road_BTd, zone_BTd], dim=-1)))
         x = torch.cat([road_BTd + gate * zone_BTd, self.temporal_encoder(time_BT)], dim=-1)
-        for block in self.transformer["h"]:  # type: ignore[union-attr]
+        for block in self._blocks():
             if self.grad_checkpoint and self.training:
                 x = checkpoint(block, x, relative_BTT2, mask_BTT, use_reentrant=False)
             else:
                 x = block(x, relative_BTT2, mask_BTT)
         return x
+
+    def _blocks(self) -> list[Block]:
+        layers = self.transformer["h"]
+        assert isinstance(layers, nn.ModuleList)
+        return [block for block in layers if isinstance(block, Block)]
 
 
 def attention_mask(steps: Tensor, width: int) -> Tensor:

@@ -1,0 +1,130 @@
+"""From a configuration and prepared data to the objects of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trainer.config import Config, config_from
+from trainer.data.city import City
+from trainer.errors import BadInput, TeacherMismatch
+from trainer.grid import TokenMap, map_roads
+from trainer.student.buffers import network_buffers
+from trainer.student.checkpoint import StudentCard, clean_state, load_student, verify_buffers
+from trainer.student.hoser import HOSER, HoserConfig
+from trainer.student.road_network import EncoderSizes
+from trainer.teacher.protocol import Description, Teacher
+from trainer.teacher.targets import Targets, TeacherTargets, UniformTargets
+
+GRID_TOLERANCE = 1e-9  # degrees
+
+
+def build_student(config: Config, city: City, older_time: bool = False) -> HOSER:
+    """A student with fresh weights for the data's road network. Raises BadInput for sizes that do not fit."""
+    encoder, trajectory = config.road_network_encoder_config, config.trajectory_encoder_config
+    sizes = EncoderSizes(
+        types=_rows("type_num_embeddings", encoder.type_num_embeddings, len(city.meta.classes)),
+        zones=_rows("zone_id_num_embeddings", encoder.zone_id_num_embeddings, city.zones),
+        road_id=encoder.road_id_emb_dim,
+        len=encoder.len_emb_dim,
+        type=encoder.type_emb_dim,
+        lon=encoder.lon_emb_dim,
+        lat=encoder.lat_emb_dim,
+        zone_id=encoder.zone_id_emb_dim,
+    )
+    if encoder.road_id_num_embeddings not in (None, city.road_map.roads):
+        raise BadInput(
+            f"road_network_encoder_config.road_id_num_embeddings is {encoder.road_id_num_embeddings}, "
+            f"the data has {city.road_map.roads} roads; leave it empty"
+        )
+    if sizes.zone_id != sizes.road or sizes.road != trajectory.hidden_dim or 2 * sizes.road % trajectory.num_heads:
+        raise BadInput(
+            f"widths do not fit: a road's parts add up to {sizes.road}, zone_id_emb_dim is {sizes.zone_id}, hidden_dim "
+            f"is {trajectory.hidden_dim}; all three must be equal, and twice that a multiple of num_heads"
+        )
+    shape = HoserConfig(
+        encoder=sizes,
+        heads=trajectory.num_heads,
+        layers=trajectory.num_layers,
+        dropout=trajectory.dropout,
+        navigator_hidden=config.navigator_config.hidden_dim,
+        older_time=older_time,
+        grad_checkpoint=trajectory.grad_checkpoint,
+    )
+    return HOSER(shape, network_buffers(city))
+
+
+def _rows(name: str, configured: int | None, needed: int) -> int:
+    if configured is not None and configured < needed:
+        raise BadInput(f"road_network_encoder_config.{name} is {configured}, the data needs {needed} or more")
+    return configured or needed
+
+
+def load_trained(file: Path, city: City) -> tuple[HOSER, Config, StudentCard]:
+    """A trained student, checked against the data. Raises BadInput."""
+    state, card = load_student(file)
+    config = config_from(card.config)
+    return restore(state, config, city, str(file)), config, card
+
+
+def restore(state: dict[str, Tensor], config: Config, city: City, where: str) -> HOSER:
+    """A student with the weights of a state dict, ours or the original's. Raises BadInput when it does not fit."""
+    state, older_time = clean_state(state)
+    verify_buffers(state, network_buffers(city), where)
+    student = build_student(config, city, older_time)
+    try:
+        student.load_state_dict(state)
+    except RuntimeError as error:
+        raise BadInput(f"{where}: does not fit the configuration: {' '.join(str(error).split())}") from None
+    return student
+
+
+def token_map(description: Description, config: Config, city: City) -> TokenMap:
+    """Every road's token for a teacher that fits the configuration and the road map. Raises TeacherMismatch."""
+    distill, grid = config.distill, description.grid
+    if distill.teacher_digest not in (None, description.digest):
+        raise TeacherMismatch(
+            f"the run is for teacher {distill.teacher_digest}, the teacher that answers is {description.digest}"
+        )
+    for name, wanted, found in (
+        ("grid_size", distill.grid_size, grid.cell_lat),
+        ("grid_size", distill.grid_size, grid.cell_lng),
+        ("downsample", distill.downsample, grid.downsample),
+    ):
+        if wanted is not None and abs(wanted - found) > GRID_TOLERANCE:
+            raise TeacherMismatch(f"distill.{name} is {wanted:g} in the config, but {found:g} at the teacher")
+    window = distill.window
+    if window != "full" and window > description.block_size - 1:
+        raise TeacherMismatch(
+            f"distill.window is {window}, but the teacher's block holds {description.block_size - 1} tokens and SOT"
+        )
+    return map_roads(grid, city.road_map.centres)
+
+
+def make_targets(config: Config, teacher: Teacher | None, tokens: TokenMap | None) -> Targets:
+    """What the KL pulls towards: the teacher, or the uniform distribution where there is none."""
+    distill = config.distill
+    if teacher is None or tokens is None:
+        return UniformTargets(distill.positions)
+    return TeacherTargets(
+        teacher,
+        tokens.road_to_token,
+        window=0 if distill.window == "full" else distill.window,
+        positions=distill.positions,
+        shared_cells=distill.shared_cells,
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes a GPU where there is one. Raises BadInput for a device that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BadInput(f"--device {name}: must be auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"--device {name}: there is no CUDA device here")
+    return device

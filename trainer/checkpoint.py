@@ -1,0 +1,62 @@
+"""The full state of a training run, written atomically and read without executing anything."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from trainer.errors import BadInput
+from trainer.step import Sums
+from trainer.student.hoser import HOSER
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    epoch: int = 0  # the epoch under way
+    epoch_step: int = 0  # optimiser steps done in it
+    step: int = 0  # optimiser steps done in all
+    best: float = -1.0  # best validation accuracy so far
+    best_epoch: int = -1
+    epoch_sums: Sums = field(default_factory=Sums)  # over the epoch under way
+    seconds: dict[str, float] = field(default_factory=dict)  # by part, over all sessions
+
+
+def save_progress(file: Path, student: HOSER, optimizer: Optimizer, progress: Progress) -> None:
+    """Writes model, optimiser, random state and position."""
+    state: dict[str, Any] = {
+        "model": student.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": asdict(progress),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("wb") as stream:
+        torch.save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, file)
+
+
+def load_progress(file: Path, student: HOSER, optimizer: Optimizer) -> Progress:
+    """Restores in place what `save_progress` wrote. Raises BadInput."""
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        student.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        saved = dict(state["progress"])
+        return Progress(**saved | {"epoch_sums": Sums(**saved["epoch_sums"])})
+    except FileNotFoundError:
+        raise BadInput(f"{file}: no checkpoint here; nothing to resume") from None
+    except Exception as error:  # torch.load raises many kinds for a damaged file
+        raise BadInput(f"{file}: not a usable checkpoint ({' '.join(str(error).split())[:200]})") from None

@@ -1,0 +1,231 @@
+"""`trainer train`: a student from data, with or without a teacher."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from trainer import __version__
+from trainer.assemble import build_student, load_trained, make_targets, pick_device, token_map
+from trainer.clock import Clock
+from trainer.config import Config, load_config, without_effect
+from trainer.data.batches import truncated
+from trainer.data.city import City
+from trainer.data.features import Network
+from trainer.data.prepare import Prepared, prepare
+from trainer.errors import BadInput
+from trainer.examples import ExampleMaker
+from trainer.run_folder import Origin, RunFolder, write_json
+from trainer.step import Objective
+from trainer.student.checkpoint import StudentCard
+from trainer.teacher.address import NONE, UNIFORM, check_address, connect
+from trainer.teacher.protocol import Teacher
+from trainer.teacher.targets import Targets
+from trainer.train import Trainer, data_folder, set_numerics
+
+
+class StopFlag:
+    """Set by SIGINT or SIGTERM; the loop looks at it between steps, so that no step is half done."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._set)
+
+    def _set(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+
+@dataclass(frozen=True)
+class Guide:
+    """Who teaches: nobody (`targets` None), the uniform distribution, or a served teacher."""
+
+    name: str  # "none", "uniform" or the teacher's digest
+    targets: Targets | None
+    teacher: Teacher | None
+    about: dict[str, Any]
+
+    @property
+    def digest(self) -> str | None:
+        return self.teacher.description.digest if self.teacher else None
+
+    def close(self) -> None:
+        if self.teacher:
+            self.teacher.close()
+
+
+def teacher_address(flag: str | None, config: Config) -> str:
+    """The flag goes before the config; `enable: false` and lambda 0 mean nobody. Raises BadInput without any."""
+    distill = config.distill
+    address = flag or distill.teacher
+    if address is not None:
+        check_address(address)
+    if not distill.enable or distill.lambda_ == 0:
+        return NONE
+    if address is None:
+        hint = f" (the config's distill.ckpt is {distill.ckpt}: make a teacher of it with `teacher export`)"
+        raise BadInput(
+            "no teacher: give --teacher local:FOLDER, grpc://HOST:PORT, uniform or none" + hint * bool(distill.ckpt)
+        )
+    return address
+
+
+def find_guide(address: str, config: Config, city: City) -> Guide:
+    """Connects to the teacher and checks that it fits. Raises TeacherMismatch or TeacherUnavailable."""
+    if address == NONE:
+        return Guide(NONE, None, None, {"kind": NONE})
+    teacher = connect(address, config.distill.deadline_s)
+    if teacher is None:
+        return Guide(UNIFORM, make_targets(config, None, None), None, {"kind": UNIFORM})
+    try:
+        found = teacher.description
+        tokens = token_map(found, config, city)
+    except BaseException:
+        teacher.close()
+        raise
+    about = {
+        "kind": "served",
+        "address": address,
+        "digest": found.digest,
+        "grid": str(found.grid),
+        "compute_type": found.compute_type,
+        "clamped_roads": tokens.clamped,
+    }
+    return Guide(found.digest, make_targets(config, teacher, tokens), teacher, about)
+
+
+def make_trainer(config: Config, prepared: Prepared, folder: RunFolder, guide: Guide, device: str) -> Trainer:
+    """Puts a run together; fresh weights come from the seed."""
+    city, meta = prepared.city, prepared.city.meta
+    where, clock = pick_device(device), Clock()
+    plain = config.plain()
+    distill = config.distill
+    return Trainer(
+        config=config,
+        city=city,
+        folder=folder,
+        student=build_student(config, city).to(where),
+        maker=ExampleMaker(
+            Network.of(city.road_map).to(where),
+            where,
+            config.trajectory_encoder_config.max_len,
+            config.data.angle,
+            clock,
+        ),
+        objective=Objective(
+            kl_weight=distill.lambda_ * (distill.temperature**2 if distill.tau_squared else 1.0),
+            temperature=distill.temperature,
+            log1p_mean=meta.log1p_mean,
+            log1p_std=meta.log1p_std,
+            max_norm=config.optimizer_config.max_norm,
+        ),
+        targets=guide.targets,
+        card=lambda step: StudentCard(plain, meta.fingerprint, guide.digest, meta.log1p_mean, meta.log1p_std, step),
+        clock=clock,
+    )
+
+
+def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
+    """The best student on the test trips, and what it cost."""
+    best, _, _ = load_trained(trainer.folder.best, trainer.city)
+    trainer.student.load_state_dict(best.state_dict())
+    with trainer.clock("test"):
+        sums = trainer.measure(trainer.city.trips["test"], guide.targets)
+    means = sums.means(trainer.objective)
+    figures = ("next_step_accuracy", "choice_accuracy", "mape_log1p", "mape_seconds", "loss_next_step")
+    limit = trainer.config.trajectory_encoder_config.max_len
+    return {
+        **{name: means[name] for name in figures},
+        "kl": means["loss_kl"],
+        "steps_scored": sums.kl_steps,
+        "steps_skipped": sums.kl_skipped,
+        "tied_share": sums.tied / sums.kl_steps if sums.kl_steps else None,
+        "truncated_histories": sums.truncated,
+        "truncated_trips": {split: truncated(trips, limit) for split, trips in trainer.city.trips.items()},
+        "test_steps": sums.steps,
+        "choice_steps": sums.choices,
+        "best_epoch": trainer.progress.best_epoch,
+        "optimiser_steps": trainer.progress.step,
+        "data_fingerprint": trainer.city.meta.fingerprint,
+        "teacher": guide.about,
+        "seconds": {part: round(s, 3) for part, s in trainer.clock.seconds.items()},
+        "torch": torch.__version__,
+        "version": __version__,
+    }
+
+
+def train_command(
+    data: Annotated[Path | None, typer.Option(help="Folder in HOSER format; before the config's data_dir.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of this run.")] = Path("runs/train"),
+    config: Annotated[Path | None, typer.Option(help="YAML settings; without it the defaults hold.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="local:FOLDER, grpc://HOST:PORT[,HOST:PORT], uniform (a control) or none.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. distill.lambda=0.01.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for --set training.seed=N.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Where prepared data is kept.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and count bad trips instead of stopping.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    cpu_threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the student.")] = None,
+) -> None:
+    """Train a student; the run folder holds its settings, metrics, checkpoints and summary."""
+    overrides = list(set_ or []) + ([f"training.seed={seed}"] if seed is not None else [])
+    settings = load_config(config, overrides)
+    source = data_folder(data, settings)
+    if source is None:
+        raise BadInput("no data: give --data FOLDER or set data_dir in the config")
+    if ignored := without_effect(settings):
+        print(f"trainer: note: these settings have no effect here: {', '.join(ignored)}", file=sys.stderr)
+    address = teacher_address(teacher, settings)
+    prepared = prepare(source, cache, skip_bad)
+    set_numerics(settings, cpu_threads)
+    guide = find_guide(address, settings, prepared.city)
+    try:
+        _run(settings, prepared, RunFolder(out), guide, device, resume)
+    finally:
+        guide.close()
+
+
+def _run(config: Config, prepared: Prepared, folder: RunFolder, guide: Guide, device: str, resume: bool) -> None:
+    origin = Origin(_lasting(config), prepared.city.meta.fingerprint, guide.name)
+    if resume and (difference := folder.origin().difference(origin)):
+        raise BadInput(f"{folder.root}: cannot resume, {difference}")
+    trainer = make_trainer(config, prepared, folder, guide, device)
+    if resume:
+        trainer.resume()
+    else:
+        folder.create(origin, {"version": __version__, "torch": torch.__version__, "teacher_about": guide.about})
+    stop = StopFlag()
+    trainer.should_stop = stop
+    if not trainer.run():
+        print(f"trainer: stopped at step {trainer.progress.step} and saved; --resume continues", file=sys.stderr)
+        raise typer.Exit(128 + (stop.signal or 0))
+    summary = summarise(trainer, guide)
+    write_json(folder.summary, summary)
+    print(
+        f"{folder.root}: test accuracy {summary['next_step_accuracy']:.4f}, at choices "
+        f"{summary['choice_accuracy'] or 0:.4f}, time MAPE {summary['mape_log1p']:.4f} (log1p s)"
+        + (f", KL {summary['kl']:.4f}" if summary["kl"] is not None else "")
+    )
+
+
+def _lasting(config: Config) -> dict[str, Any]:
+    """The settings that make a run what it is: where data lies and how the teacher is reached may change."""
+    plain = config.plain()
+    plain.pop("data_dir")
+    for name in ("teacher", "deadline_s"):
+        plain["distill"].pop(name)
+    return plain

@@ -1,0 +1,30 @@
+"""The candidate filter: of each step keep the k candidates that are nearest to the destination."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from trainer.data.features import IGNORED, Features, Labels
+
+
+def keep_nearest(features: Features, labels: Labels, k: int) -> tuple[Features, Labels]:
+    """The same steps with at most k candidates, in their old order; a label that is dropped becomes IGNORED.
+
+    Masked slots count as farthest, ties keep the earlier candidate, and k of the out-degree or more changes nothing.
+    """
+    if k >= features.candidates.shape[-1]:
+        return features, labels
+    distance = features.metric_distance.masked_fill(~features.candidate_mask, torch.inf)
+    kept = distance.argsort(dim=-1, stable=True)[..., :k].sort(dim=-1).values
+    place = kept == labels.choice[..., None]
+    choice = torch.where(place.any(-1), place.int().argmax(-1), IGNORED)
+    filtered = replace(
+        features,
+        candidates=features.candidates.gather(-1, kept),
+        candidate_mask=features.candidate_mask.gather(-1, kept),
+        metric_distance=features.metric_distance.gather(-1, kept),
+        metric_angle=features.metric_angle.gather(-1, kept),
+    )
+    return filtered, replace(labels, choice=choice)

@@ -1,0 +1,82 @@
+"""All figures about generated trips: as sets, pair by pair, and whether they arrive."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainer.data.trips import Ints, Trips
+from trainer.errors import BadInput
+from trainer.evaluate.distributions import global_divergences
+from trainer.evaluate.pairs import Cell, EndCells, compare_pairs, match_rates, pair_trips, road_cells
+from trainer.evaluate.paths import Floats, PathDistances
+
+LOCAL_NAMES = {
+    "Hausdorff_km": "hausdorff_km",
+    "Hausdorff_norm": "hausdorff_norm",
+    "DTW_km": "dtw_km",
+    "DTW_norm": "dtw_norm",
+    "EDR": "edr",
+}
+
+
+def evaluate_trips(
+    generated: Trips,
+    real: Trips,
+    centres: Floats,
+    *,
+    requested_destinations: Ints | None = None,
+    cell: Cell = Cell(),  # noqa: B008
+) -> dict[str, float | None]:
+    """Compares generated with real trips on a road map with the given road centres, [R, 2] as lng, lat.
+
+    - `Distance_JSD`, `Radius_JSD`, `Duration_JSD` (of steps), `TripDuration_JSD`, `RoadVisit_JSD`: see distributions.
+    - `Hausdorff_km`, `DTW_km`, `EDR` and the `_norm` forms (divided by the points of the longer path): means over all
+      compared pairs of trips; None where no generated trip has the OD-cell pair of a real one.
+    - `od_pair_match_rate`, `origin_match_rate`, `destination_match_rate`: see pairs.
+    - `destination_reached_rate`: share of generated trips whose last road is the requested one, [generated trips];
+      None where `requested_destinations` is.
+    - `generated_trips`, `real_trips`, `compared_pairs`: counts.
+
+    Raises BadInput where a set has no trips, a trip has no road, or a road is not on the map.
+    """
+    _check(generated, "generated", len(centres))
+    _check(real, "real", len(centres))
+    cells = road_cells(centres, cell)
+    ends, real_ends = EndCells.of(generated, cells), EndCells.of(real, cells)
+    pairs = pair_trips(ends, real_ends)
+    return {
+        **global_divergences(generated, real, centres),
+        **_local_means(compare_pairs(generated, real, pairs, centres)),
+        **match_rates(ends, real_ends),
+        "destination_reached_rate": _reached_rate(generated, requested_destinations),
+        "generated_trips": len(generated),
+        "real_trips": len(real),
+        "compared_pairs": len(pairs),
+    }
+
+
+def _check(trips: Trips, which: str, roads: int) -> None:
+    if not len(trips):
+        raise BadInput(f"there are no {which} trips to evaluate")
+    if (trips.lengths < 1).any():
+        raise BadInput(f"{which} trip {int(np.argmin(trips.lengths))} has no road")
+    outside = (trips.roads < 0) | (trips.roads >= roads)
+    if outside.any():
+        point = int(np.argmax(outside))
+        trip = int(np.searchsorted(trips.offsets, point, side="right")) - 1
+        raise BadInput(f"{which} trip {trip}: road {trips.roads[point]} is not on the road map (0..{roads - 1})")
+
+
+def _local_means(found: list[PathDistances]) -> dict[str, float | None]:
+    return {
+        name: float(np.mean([getattr(pair, field) for pair in found])) if found else None
+        for name, field in LOCAL_NAMES.items()
+    }
+
+
+def _reached_rate(generated: Trips, requested: Ints | None) -> float | None:
+    if requested is None:
+        return None
+    if len(requested) != len(generated):
+        raise ValueError(f"{len(requested)} requested destinations for {len(generated)} generated trips")
+    return float(np.mean(generated.roads[generated.offsets[1:] - 1] == requested))

@@ -1,0 +1,121 @@
+"""A run is a folder: its settings, who taught it with which data, its metrics, checkpoints and summary."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.errors import BadInput
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, file)
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Writes JSON whole or not at all; refuses NaN, which is no JSON."""
+    write_text(file, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run was made from; a resumed run must have the same."""
+
+    config: dict[str, Any]
+    data_fingerprint: str
+    teacher: str  # kind of target: "none", "uniform" or the teacher's digest
+
+    def difference(self, other: Origin) -> str | None:
+        """The first way in which two origins differ, naming both sides."""
+        if self.data_fingerprint != other.data_fingerprint:
+            return f"data: the run was made with {self.data_fingerprint[:16]}, this is {other.data_fingerprint[:16]}"
+        if self.teacher != other.teacher:
+            return f"teacher: the run was made with {self.teacher[:16]}, this is {other.teacher[:16]}"
+        return _first_difference("config", self.config, other.config)
+
+
+def _first_difference(name: str, mine: Any, other: Any) -> str | None:
+    if isinstance(mine, dict) and isinstance(other, dict):
+        for key in sorted(mine.keys() | other.keys()):
+            found = _first_difference(f"{name}.{key}", mine.get(key), other.get(key))
+            if found:
+                return found
+        return None
+    return None if mine == other else f"{name}: the run was made with {mine!r}, this is {other!r}"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the parts of a run lie."""
+
+    root: Path
+
+    @property
+    def last(self) -> Path:
+        """Everything needed to go on."""
+        return self.root / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The student with the best validation accuracy."""
+        return self.root / "checkpoints" / "best.safetensors"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def generated(self) -> Path:
+        return self.root / "generated.csv"
+
+    def create(self, origin: Origin, about: Mapping[str, Any]) -> None:
+        """Starts a new run. Raises BadInput when there is one here already."""
+        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+            raise BadInput(f"{self.root}: is not empty; continue this run with --resume or name another --out")
+        try:
+            self.last.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.root / "config.yaml", yaml.safe_dump(origin.config, sort_keys=False))
+            write_json(self.root / "origin.json", asdict(origin) | dict(about))
+        except OSError as error:
+            raise BadInput(f"{self.root}: cannot write a run here ({error.strerror})") from None
+
+    def origin(self) -> Origin:
+        """What this run was made from. Raises BadInput when this is no run."""
+        try:
+            saved = json.loads((self.root / "origin.json").read_text())
+            return Origin(saved["config"], saved["data_fingerprint"], saved["teacher"])
+        except (OSError, ValueError, KeyError) as error:
+            raise BadInput(f"{self.root}: is not the folder of a training run ({error})") from None
+
+
+class MetricsLog:
+    """`metrics.jsonl`: one JSON object a line, each with its optimiser step."""
+
+    def __init__(self, file: Path, resume_at: int) -> None:
+        """Keeps the lines up to the optimiser step at which a run goes on; a half-written last line is dropped."""
+        if file.exists():
+            write_text(file, "".join(line + "\n" for line in file.read_text().splitlines() if _keeps(line, resume_at)))
+        self._stream = file.open("a")
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        self._stream.write(json.dumps({"step": step, **values}) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _keeps(line: str, resume_at: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= resume_at)
+    except (ValueError, KeyError, TypeError):
+        return False

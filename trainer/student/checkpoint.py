@@ -1,0 +1,81 @@
+"""Student weights on disk: safetensors with a description in the header, and the original's state dicts."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainer.errors import BadInput
+
+FORMAT = "hoser-student-1"
+BUFFER_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class StudentCard:
+    """What made a student."""
+
+    config: dict[str, Any]  # the run's whole configuration
+    data_fingerprint: str
+    teacher_digest: str | None
+    log1p_mean: float  # of the step times that it was trained on
+    log1p_std: float
+    step: int  # optimiser steps
+
+
+def clean_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+    """An original state dict as ours, and whether it has the older temporal encoder.
+
+    Strips `_orig_mod.`; drops the attention's mask buffers and the dead `navigator.time_estimator.*`.
+    """
+    plain = {name.replace("_orig_mod.", ""): value for name, value in state.items()}
+    kept = {
+        name: value
+        for name, value in plain.items()
+        if not name.endswith(".attn.bias") and not name.startswith("navigator.time_estimator.")
+    }
+    return kept, "trajectory_encoder.temporal_encoder.time_emb.weight" in kept
+
+
+def verify_buffers(state: dict[str, Tensor], buffers: dict[str, Tensor], where: str) -> None:
+    """Raises BadInput when a checkpoint's feature buffers are not those of the data."""
+    for name, expected in buffers.items():
+        key = name if name == "road2zone" else f"road_network_encoder.{name}"
+        found = state.get(key)
+        if found is None or found.shape != expected.shape:
+            shape = "nothing" if found is None else list(found.shape)
+            raise BadInput(f"{where}: {key} has shape {shape}, the data gives {list(expected.shape)}: other data?")
+        if not torch.allclose(found.double(), expected.double(), atol=BUFFER_TOLERANCE, rtol=BUFFER_TOLERANCE):
+            raise BadInput(f"{where}: {key} differs from what the data gives: it was trained on other data")
+
+
+def save_student(file: Path, state: dict[str, Tensor], card: StudentCard) -> None:
+    """Writes weights and card, atomically."""
+    partial = file.with_suffix(".partial")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(tensors, partial, metadata={"format": FORMAT, "card": json.dumps(asdict(card))})
+    os.replace(partial, file)
+
+
+def load_student(file: Path) -> tuple[dict[str, Tensor], StudentCard]:
+    """Reads what `save_student` wrote. Raises BadInput."""
+    try:
+        with safe_open(file, framework="pt") as stream:
+            metadata = stream.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise BadInput(f"{file}: not a student checkpoint of this program")
+            return {name: stream.get_tensor(name) for name in stream.keys()}, StudentCard(  # noqa: SIM118
+                **json.loads(metadata["card"])
+            )
+    except FileNotFoundError:
+        raise BadInput(f"{file}: no such file") from None
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{file}: not a student checkpoint ({error})") from None

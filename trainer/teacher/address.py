@@ -1,0 +1,49 @@
+"""Teacher addresses: `local:FOLDER`, `grpc://HOST:PORT[,HOST:PORT]`, `uniform` and `none`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from trainer.errors import BadInput
+from trainer.teacher.grpc import GrpcTeacher
+from trainer.teacher.local import LocalTeacher
+from trainer.teacher.protocol import Teacher
+
+UNIFORM = "uniform"
+NONE = "none"
+FORMS = "local:FOLDER, grpc://HOST:PORT[,HOST:PORT], uniform or none"
+
+
+def check_address(address: str) -> None:
+    """Raises BadInput for an address that no teacher can have."""
+    if address in (UNIFORM, NONE):
+        return
+    scheme, _, rest = address.partition(":")
+    if scheme == "local" and rest:
+        return
+    if scheme == "grpc" and rest.startswith("//"):
+        _targets(address)
+        return
+    raise BadInput(f"teacher address {address!r}: must be {FORMS}")
+
+
+def connect(address: str, deadline_s: float) -> Teacher | None:
+    """The teacher at an address; None for the two addresses behind which nobody answers."""
+    check_address(address)
+    if address in (UNIFORM, NONE):
+        return None
+    if address.startswith("local:"):
+        return LocalTeacher(Path(address.removeprefix("local:")), deadline_s=deadline_s)
+    return GrpcTeacher(_targets(address), deadline_s=deadline_s)
+
+
+def _targets(address: str) -> list[str]:
+    targets = address.removeprefix("grpc://").split(",")
+    for target in targets:
+        host, _, port = target.rpartition(":")
+        if target.startswith("unix:/") and len(target) > len("unix:/"):
+            continue
+        if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+            raise BadInput(f"teacher address {address!r}: {target!r} is not HOST:PORT; must be {FORMS}")
+    return targets

@@ -1,0 +1,81 @@
+"""What the trainer knows of a teacher, whatever protocol it speaks: `describe` and `score`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.errors import TeacherMismatch
+from trainer.grid import Grid
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest request that a teacher takes."""
+
+    sequences: int
+    tokens: int
+    positions: int
+    candidates: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """Who a teacher is."""
+
+    digest: str
+    vocab_size: int
+    cells: int
+    pad: int
+    eot: int
+    sot: int
+    block_size: int
+    grid: Grid
+    compute_type: str
+    limits: Limits
+
+    def check(self) -> None:
+        """Raises TeacherMismatch when grid and vocabulary contradict each other."""
+        if self.grid.cells != self.cells or self.vocab_size != self.cells + 3:
+            raise TeacherMismatch(
+                f"the teacher's grid has {self.grid.rows} x {self.grid.columns} = {self.grid.cells} cells, but its "
+                f"vocabulary has {self.vocab_size} tokens of which {self.cells} are cells (and PAD, EOT, SOT expected)"
+            )
+
+
+@dataclass(frozen=True)
+class Query:
+    """B histories of grid tokens; of each the last `scored` positions are asked about. window 0: the whole prefix."""
+
+    tokens: NDArray[np.int32]  # [sum of lengths]
+    lengths: Ints  # [B]
+    scored: Ints  # [B]
+    window: int
+    candidates: NDArray[np.int32]  # [sum of counts]
+    counts: Ints  # [sum of scored]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Log-probabilities at temperature 1, in the order of the query's candidates."""
+
+    log_probs: NDArray[np.float32]
+    truncated: int  # positions whose history did not fit into the teacher's block
+
+
+class Teacher(Protocol):
+    """A served teacher."""
+
+    @property
+    def description(self) -> Description: ...
+
+    def score(self, query: Query) -> Answer:
+        """Raises TeacherUnavailable when nobody answers and TeacherMismatch when another teacher does."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,37 @@
+"""Cuts a query into parts that a teacher's limits allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trainer.errors import BadInput
+from trainer.teacher.protocol import Limits, Query
+
+
+def split_query(query: Query, limits: Limits) -> Iterator[Query]:
+    """Parts of whole histories, in order. Raises BadInput when a single history exceeds a limit."""
+    # Cumulative use of each limit before every history; a part may grow while all its uses fit.
+    positions = np.concatenate([[0], np.cumsum(query.scored)])
+    tokens = np.concatenate([[0], np.cumsum(query.lengths)])
+    candidates = np.concatenate([[0], np.cumsum(query.counts)])[positions]
+    sequences = np.arange(len(query.lengths) + 1)
+    uses = np.stack([sequences, tokens, positions, candidates])
+    caps = np.array([[limits.sequences], [limits.tokens], [limits.positions], [limits.candidates]])
+    start = 0
+    while start < len(query.lengths):
+        fits = ((uses[:, start + 1 :] - uses[:, start : start + 1]) <= caps).all(axis=0)
+        count = len(fits) if fits.all() else int(fits.argmin())
+        if count == 0:
+            raise BadInput(f"a trip of {query.lengths[start]} steps alone exceeds the teacher's limits ({limits})")
+        stop = start + count
+        yield Query(
+            query.tokens[tokens[start] : tokens[stop]],
+            query.lengths[start:stop],
+            query.scored[start:stop],
+            query.window,
+            query.candidates[candidates[start] : candidates[stop]],
+            query.counts[positions[start] : positions[stop]],
+        )
+        start = stop
