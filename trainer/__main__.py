@@ -6,6 +6,12 @@ import sys
 
 import typer
 
+from trainer.commands.data import prepare_command, tokens_command
+from trainer.commands.evaluate import evaluate_command
+from trainer.commands.generate import generate_command
+from trainer.commands.train import train_command
+from trainer.data.sample_city import sample_city_command
+from trainer.demo import demo_command
 from trainer.errors import TrainerError
 
 app = typer.Typer(
@@ -14,6 +20,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From trips and a road map to a distilled route generator.",
 )
+app.command("sample-city")(sample_city_command)
+app.command("prepare")(prepare_command)
+app.command("tokens")(tokens_command)
+app.command("train")(train_command)
+app.command("generate")(generate_command)
+app.command("evaluate")(evaluate_command)
+app.command("demo")(demo_command)
 
 
 def main() -> None:
@@ -23,6 +36,9 @@ def main() -> None:
     except TrainerError as error:
         print(f"trainer: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"trainer: error: {error.filename or 'file system'}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

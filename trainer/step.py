@@ -85,8 +85,10 @@ def _kl_mask(example: Example) -> Tensor | None:
     return example.target.asked & finite.all(-1)
 
 
-def _forward(student: HOSER, example: Example, objective: Objective) -> tuple[_Parts, Sums]:
+def _forward(student: HOSER, example: Example, objective: Objective, fuse: float = 0.0) -> tuple[_Parts, Sums]:
     logits, times = student(example.features)
+    if fuse and example.target is not None:
+        logits = logits + fuse * example.target.log_probs
     labels = example.labels
     labelled = labels.choice != IGNORED
     choice, seconds = labels.choice[labelled], labels.seconds[labelled]
@@ -154,6 +156,6 @@ def optimiser_step(
 
 
 @torch.no_grad()
-def measure(student: HOSER, example: Example, objective: Objective) -> Sums:
-    """The same figures without a gradient."""
-    return _forward(student, example, objective)[1]
+def measure(student: HOSER, example: Example, objective: Objective, fuse: float = 0.0) -> Sums:
+    """The same figures without a gradient; `fuse` adds that much of the target's log-probabilities to the logits."""
+    return _forward(student, example, objective, fuse)[1]

@@ -194,12 +194,28 @@ def train_command(
     set_numerics(settings, cpu_threads)
     guide = find_guide(address, settings, prepared.city)
     try:
-        _run(settings, prepared, RunFolder(out), guide, device, resume)
+        _run(
+            settings,
+            prepared,
+            RunFolder(out),
+            guide,
+            device,
+            resume,
+            {"data": str(source.resolve()), "skip_bad": skip_bad},
+        )
     finally:
         guide.close()
 
 
-def _run(config: Config, prepared: Prepared, folder: RunFolder, guide: Guide, device: str, resume: bool) -> None:
+def _run(
+    config: Config,
+    prepared: Prepared,
+    folder: RunFolder,
+    guide: Guide,
+    device: str,
+    resume: bool,
+    source: dict[str, Any],
+) -> None:
     origin = Origin(_lasting(config), prepared.city.meta.fingerprint, guide.name)
     if resume and (difference := folder.origin().difference(origin)):
         raise BadInput(f"{folder.root}: cannot resume, {difference}")
@@ -207,7 +223,8 @@ def _run(config: Config, prepared: Prepared, folder: RunFolder, guide: Guide, de
     if resume:
         trainer.resume()
     else:
-        folder.create(origin, {"version": __version__, "torch": torch.__version__, "teacher_about": guide.about})
+        about = {"version": __version__, "torch": torch.__version__, "teacher_about": guide.about}
+        folder.create(origin, source | about)
     stop = StopFlag()
     trainer.should_stop = stop
     if not trainer.run():

@@ -108,8 +108,19 @@ def _parse_ids(text: str) -> NDArray[np.int64] | None:
         return None
 
 
+def parse_time(text: str) -> int | None:
+    """Seconds since 1970 of one time as written, or None."""
+    times = _parse_times(text)
+    return int(times[0]) if times is not None and len(times) == 1 else None
+
+
+def format_times(seconds: Ints) -> list[str]:
+    """The inverse: YYYY-MM-DDTHH:MM:SSZ."""
+    return [f"{stamp}Z" for stamp in np.datetime_as_string(seconds.astype("datetime64[s]"))]
+
+
 def _parse_times(text: str) -> Ints | None:
-    """Seconds since 1970 of the times as written; strict, because a half-read date is worse than none."""
+    """Strict, because a half-read date is worse than none."""
     stamps = text.strip().split(",")
     if any(len(stamp) != ISO_LENGTH or stamp[-1] != "Z" or stamp[10] != "T" for stamp in stamps):
         return None

@@ -48,7 +48,8 @@ def trip_distance_km(trips: Trips, centres: Floats) -> Floats:
     points = centres[trips.roads]
     inner = _inner_steps(trips)
     km = haversine_km(points[:-1], points[1:])[inner]
-    return np.bincount(_trip_of_point(trips)[1:][inner], weights=km, minlength=len(trips))
+    trip = _trip_of_point(trips)[1:][inner]
+    return np.bincount(trip, weights=km, minlength=len(trips)).astype(np.float64)
 
 
 def trip_radius_km(trips: Trips, centres: Floats) -> Floats:

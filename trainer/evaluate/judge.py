@@ -10,6 +10,7 @@ from trainer.evaluate.distributions import global_divergences
 from trainer.evaluate.pairs import Cell, EndCells, compare_pairs, match_rates, pair_trips, road_cells
 from trainer.evaluate.paths import Floats, PathDistances
 
+DEFAULT_CELL = Cell()
 LOCAL_NAMES = {
     "Hausdorff_km": "hausdorff_km",
     "Hausdorff_norm": "hausdorff_norm",
@@ -25,7 +26,7 @@ def evaluate_trips(
     centres: Floats,
     *,
     requested_destinations: Ints | None = None,
-    cell: Cell = Cell(),  # noqa: B008
+    cell: Cell = DEFAULT_CELL,
 ) -> dict[str, float | None]:
     """Compares generated with real trips on a road map with the given road centres, [R, 2] as lng, lat.
 

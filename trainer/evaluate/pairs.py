@@ -69,7 +69,7 @@ class EndCells:
 
 
 def match_rates(generated: EndCells, real: EndCells) -> dict[str, float]:
-    """Share of the distinct OD-cell pairs, origin cells and destination cells of generated trips that real ones have."""
+    """Share of the generated trips' distinct OD-cell pairs, origin and destination cells that real trips have."""
     return {
         "od_pair_match_rate": _share_found(set(generated.pairs()), set(real.pairs())),
         "origin_match_rate": _share_found(set(generated.origin.tolist()), set(real.origin.tolist())),

@@ -63,7 +63,7 @@ class Nearest:
 
     def see(self, path: Path) -> None:
         network = self._walker.network
-        metres = float(network.distance_m(network.successors.new_tensor(path.roads[-1]), self._destination))
+        metres = float(network.distance_m(*network.successors.new_tensor([path.roads[-1], self._destination])))
         if metres < self._metres:
             self._metres, self.path = metres, path
 
@@ -126,9 +126,7 @@ def beam(walker: Walker, begin: Path, destination: int, max_expansions: int, wid
     return nearest.route(expansions)
 
 
-def walk(
-    walker: Walker, begin: Path, destination: int, max_steps: int, rng: np.random.Generator | None
-) -> Route:
+def walk(walker: Walker, begin: Path, destination: int, max_steps: int, rng: np.random.Generator | None) -> Route:
     """One road after another, the most probable (`rng` None) or a drawn one, never a road twice."""
     path, visited = begin, {begin.roads[-1]}
     nearest = Nearest(walker, destination)

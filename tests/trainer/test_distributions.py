@@ -1,0 +1,136 @@
+"""Histograms and divergences against plain Python loops, and cases worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer.test_paths import haversine
+from trainer.data.trips import Trips
+from trainer.evaluate.distributions import (
+    global_divergences,
+    histogram,
+    jensen_shannon,
+    step_minutes,
+    trip_distance_km,
+    trip_minutes,
+    trip_radius_km,
+    values_jsd,
+)
+
+CENTRES = np.random.default_rng(5).normal([10.0, 50.0], 0.02, (12, 2))
+
+
+def make_trips(content: list[list[tuple[int, int]]]) -> Trips:
+    """Trips from (road, seconds since the road before) pairs."""
+    lengths = [len(trip) for trip in content]
+    return Trips(
+        np.array([road for trip in content for road, _ in trip], dtype=np.int32),
+        np.array([t for trip in content for t in 1_000 + np.cumsum([s for _, s in trip])], dtype=np.int64),
+        np.concatenate([[0], np.cumsum(lengths)]),
+    )
+
+
+trips_of_any_kind = st.lists(
+    st.lists(st.tuples(st.integers(0, 11), st.integers(0, 400)), min_size=1, max_size=8), min_size=1, max_size=10
+).map(make_trips)
+
+
+def slow_jsd(p: list[int], q: list[int]) -> float:
+    total = 0.0
+    for a, b in zip(p, q, strict=True):
+        a, b = a / sum(p), b / sum(q)
+        for x in (a, b):
+            total += 0.5 * x * math.log(x / ((a + b) / 2)) if x else 0.0
+    return total
+
+
+def slow_histogram(values: list[float], greatest: float) -> list[int]:
+    counts = [0] * 100
+    for value in values:
+        if value > greatest:
+            counts[99] += 1
+        else:
+            inside = [b for b in range(99) if value >= np.linspace(0, greatest, 100)[b]]
+            counts[inside[-1]] += 1
+    return counts
+
+
+def points_of(trips: Trips) -> list[list[tuple[float, float]]]:
+    return [[tuple(CENTRES[road]) for road in trips.roads_of(i)] for i in range(len(trips))]
+
+
+@given(
+    st.lists(st.integers(0, 50), min_size=5, max_size=5).filter(any),
+    st.lists(st.integers(0, 50), min_size=5, max_size=5).filter(any),
+)
+def test_divergence_equals_the_sum(p: list[int], q: list[int]) -> None:
+    assert jensen_shannon(np.array(p), np.array(q)) == pytest.approx(slow_jsd(p, q), abs=1e-12)
+
+
+def test_divergence_by_hand() -> None:
+    assert jensen_shannon(np.array([1, 0]), np.array([0, 7])) == pytest.approx(math.log(2))
+    assert jensen_shannon(np.array([2, 2]), np.array([5, 5])) == 0
+    # p = (1, 0), q = (1/2, 1/2), m = (3/4, 1/4).
+    expected = 0.5 * math.log(4 / 3) + 0.5 * (0.5 * math.log(2 / 3) + 0.5 * math.log(2))
+    assert jensen_shannon(np.array([3, 0]), np.array([1, 1])) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="without entries"):
+        jensen_shannon(np.array([0, 0]), np.array([1, 1]))
+
+
+@given(st.lists(st.floats(0, 20), min_size=1, max_size=40), st.floats(0, 15))
+def test_histogram_equals_the_loop(values: list[float], greatest: float) -> None:
+    assert histogram(np.array(values), greatest).tolist() == slow_histogram(values, greatest)
+
+
+def test_histogram_by_hand() -> None:
+    counts = histogram(np.array([0.0, 0.5, 1.0, 98.5, 99.0, 99.001, 1e9]), 99.0)
+    assert counts.sum() == 7
+    assert (counts[0], counts[1], counts[98], counts[99]) == (2, 1, 2, 2)
+    assert histogram(np.array([0.0, 2.0]), 0.0)[[98, 99]].tolist() == [1, 1]
+
+
+@given(trips_of_any_kind)
+def test_measures_of_trips_equal_loops(trips: Trips) -> None:
+    distance, radius = [], []
+    for points in points_of(trips):
+        distance.append(sum(haversine(a, b) for a, b in pairwise(points)))
+        mean = (sum(p[0] for p in points) / len(points), sum(p[1] for p in points) / len(points))
+        radius.append(sum(haversine(p, mean) for p in points) / len(points))
+    np.testing.assert_allclose(trip_distance_km(trips, CENTRES), distance, atol=1e-9)
+    np.testing.assert_allclose(trip_radius_km(trips, CENTRES), radius, atol=1e-9)
+    times = [trips.times_of(i).tolist() for i in range(len(trips))]
+    steps = [(b - a) / 60 for t in times for a, b in pairwise(t)]
+    np.testing.assert_allclose(step_minutes(trips), np.array(steps), atol=1e-12)
+    np.testing.assert_allclose(trip_minutes(trips), [(t[-1] - t[0]) / 60 for t in times], atol=1e-12)
+
+
+@given(trips_of_any_kind, trips_of_any_kind)
+def test_global_divergences_equal_loops(generated: Trips, real: Trips) -> None:
+    found = global_divergences(generated, real, CENTRES)
+    visits = [[t.roads.tolist().count(road) for road in range(12)] for t in (generated, real)]
+    assert found["RoadVisit_JSD"] == pytest.approx(slow_jsd(*visits), abs=1e-12)
+    greatest = float(trip_minutes(real).max())
+    slow = [slow_histogram(trip_minutes(t).tolist(), greatest) for t in (generated, real)]
+    assert found["TripDuration_JSD"] == pytest.approx(slow_jsd(*slow), abs=1e-12)
+    for name, value in found.items():
+        if value is None:
+            assert name == "Duration_JSD"
+            assert not (len(step_minutes(generated)) and len(step_minutes(real)))
+        else:
+            assert 0 <= value <= math.log(2) + 1e-12
+
+
+@given(trips_of_any_kind)
+def test_identical_sets_have_no_divergence(trips: Trips) -> None:
+    assert set(global_divergences(trips, trips, CENTRES).values()) <= {0.0, None}
+
+
+def test_no_value_no_divergence() -> None:
+    assert values_jsd(np.zeros(0), np.ones(3)) is None
+    assert values_jsd(np.ones(3), np.zeros(0)) is None

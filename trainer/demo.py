@@ -1,0 +1,160 @@
+"""The whole line on one machine: data, teacher, served teacher, three students, routes, figures, one table.
+
+Every stage is a command that a user could type; the demo prints it and runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from trainer.errors import BadInput, TrainingFailed
+from trainer.run_folder import write_json
+
+MARKER = "demo.json"
+STUDENTS = ("none", "uniform", "distilled")
+SUMMARY = ("next_step_accuracy", "choice_accuracy", "mape_log1p", "mape_seconds", "kl", "steps_scored", "steps_skipped")
+TRIPS = (
+    "destination_reached_rate",
+    "Distance_JSD",
+    "Duration_JSD",
+    "Radius_JSD",
+    "TripDuration_JSD",
+    "RoadVisit_JSD",
+    "Hausdorff_km",
+    "DTW_km",
+    "EDR",
+)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much of everything; small enough for two CPU cores."""
+
+    teacher_epochs: int
+    epochs: int
+    count: int
+    max_expansions: int = 1000
+
+
+def run(program: str, *arguments: str | Path) -> None:
+    """One command, shown and run. Raises TrainingFailed when it fails."""
+    words = [str(argument) for argument in arguments]
+    print(f"\n$ {program} {' '.join(words)}", flush=True)
+    module = {"teacher": "teacher_server", "trainer": "trainer"}[program]
+    status = subprocess.run([sys.executable, "-m", module, *words], check=False).returncode
+    if status:
+        raise TrainingFailed(f"`{program} {words[0]}` ended with status {status}")
+
+
+@contextmanager
+def served(artifact: Path) -> Iterator[str]:
+    """A teacher on a free loopback port; gives its address."""
+    words = ["serve", str(artifact), "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"]
+    print(f"\n$ teacher {' '.join(words)} &", flush=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "teacher_server", *words, "--until-stdin-closes"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield _address(process)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    """Reads the server's lines until it is ready."""
+    assert process.stdout is not None
+    address = None
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        if found := re.search(r"grpc=(\S+)", line):
+            address = f"grpc://{found[1]}"
+        if "ready" in line and address:
+            return address
+    raise TrainingFailed("the teacher did not start")
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Folder for all of it; an earlier demo there is replaced.")] = Path(
+        "runs/demo"
+    ),
+    data: Annotated[Path | None, typer.Option(help="A data folder in HOSER format; without it a city is made.")] = None,
+    teacher_epochs: Annotated[int, typer.Option(min=1)] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each student.")] = 8,
+    count: Annotated[int, typer.Option(min=1, help="Trips that each student generates.")] = 200,
+    seed: Annotated[int, typer.Option(min=0)] = 42,
+) -> None:
+    """Everything once: data, a small served teacher, three students of the same seed, and one table."""
+    start = time.monotonic()
+    _clear(out)
+    city = data or out / "city"
+    if data is None:
+        run("trainer", "sample-city", "--out", city)
+    effort = Effort(teacher_epochs, epochs, count)
+    common = ("--data", city, "--cache", out / "cache")
+    run("trainer", "prepare", *common)
+    run("trainer", "tokens", *common, "--out", out / "tokens")
+    run("teacher", "fit", out / "tokens", "--out", out / "teacher-run", "--epochs", str(effort.teacher_epochs))
+    run("teacher", "export", out / "teacher-run", "--out", out / "teacher")
+    run("teacher", "evaluate", out / "teacher", out / "tokens", "--out", out / "teacher-evaluation.json")
+    with served(out / "teacher") as address:
+        for name, teacher in zip(STUDENTS, ("none", "uniform", address), strict=True):
+            settings = ("--set", f"optimizer_config.max_epoch={effort.epochs}", "--seed", str(seed))
+            run("trainer", "train", *common, "--out", out / name, "--teacher", teacher, *settings)
+    rows = {name: _judge(out / name, common, effort) for name in STUDENTS}
+    write_json(out / "summary.json", {"students": rows, "seconds": round(time.monotonic() - start, 1)})
+    _show(rows)
+    print(f"\nAll of it lies in {out} (the table: {out / 'summary.json'}); {time.monotonic() - start:.0f} s.")
+
+
+def _clear(out: Path) -> None:
+    """Makes room for a new demo, and only ever removes an old one."""
+    if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
+        raise BadInput(f"{out}: holds something that is no demo; name another --out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    write_json(out / MARKER, {"made_by": "trainer demo"})
+
+
+def _judge(student: Path, common: tuple[str | Path, ...], effort: Effort) -> dict[str, Any]:
+    """Generates, evaluates, and picks the table's figures."""
+    expansions = ("--max-expansions", str(effort.max_expansions))
+    run("trainer", "generate", student, *common, "--count", str(effort.count), *expansions)
+    run("trainer", "evaluate", student, *common)
+    summary = json.loads((student / "summary.json").read_text())
+    evaluation = json.loads((student / "evaluation.json").read_text())
+    return {name: summary[name] for name in SUMMARY} | {name: evaluation[name] for name in TRIPS}
+
+
+def _show(rows: dict[str, dict[str, Any]]) -> None:
+    table = Table(title="Three students of the same seed, on the test trips")
+    table.add_column("figure")
+    for name in rows:
+        table.add_column(name, justify="right")
+    for figure in (*SUMMARY, *TRIPS):
+        table.add_row(figure, *(_text(row[figure]) for row in rows.values()))
+    Console(width=100).print(table)
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
