@@ -132,7 +132,9 @@ class LMTAD(nn.Module):
         positions = torch.arange(L, device=tokens_NL.device)
         x = self.transformer["wte"](tokens_NL) + self.transformer["wpe"](positions)
         x = F.dropout(x, self.config.dropout, self.training)
-        for block in self.transformer["h"]:  # type: ignore[union-attr]
+        layers = self.transformer["h"]
+        assert isinstance(layers, nn.ModuleList)
+        for block in layers:
             x = block(x)
         hidden: Tensor = self.transformer["ln_f"](x)
         return hidden

@@ -43,7 +43,6 @@ class Trainer:
     card: Callable[[int], StudentCard]  # describes the student at an optimiser step
     clock: Clock
     should_stop: Callable[[], bool] = lambda: False
-    show_progress: bool = True
 
     def __post_init__(self) -> None:
         self.optimizer: Optimizer = make_optimizer(self.student, self.config.optimizer_config)
@@ -146,12 +145,10 @@ class Trainer:
         if accuracy > progress.best:
             progress.best, progress.best_epoch = accuracy, progress.epoch
             save_student(self.folder.best, self.student.state_dict(), self.card(progress.step))
-        if self.show_progress:
-            choice = found["choice_accuracy"] or 0.0
-            tqdm.write(
-                f"epoch {progress.epoch + 1}: train loss {train['train/loss']:.4f}, validation accuracy "
-                f"{accuracy:.4f}, at choices {choice:.4f}, time MAPE {found['mape_log1p']:.4f}"
-            )
+        tqdm.write(
+            f"epoch {progress.epoch + 1}: train loss {train['train/loss']:.4f}, validation accuracy {accuracy:.4f}, "
+            f"at choices {found['choice_accuracy'] or 0:.4f}, time MAPE {found['mape_log1p']:.4f}"
+        )
         progress.epoch, progress.epoch_step, progress.epoch_sums = progress.epoch + 1, 0, Sums()
         self.save()
 
@@ -165,7 +162,7 @@ class Trainer:
         return total
 
     def _bar(self, title: str, total: int, done: int) -> tqdm:  # type: ignore[type-arg]
-        return tqdm(desc=title, total=total, initial=done, unit=" steps", disable=not self.show_progress, leave=False)
+        return tqdm(desc=title, total=total, initial=done, unit=" steps", disable=None, leave=False)
 
 
 def set_numerics(config: Config, cpu_threads: int | None) -> None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from protos.teacher.v1 import teacher_pb2 as pb
 from teacher_server.engine import Engine
 from teacher_server.model import LMTAD, ModelConfig
 from teacher_server.packing import Packer, ScoreWork
@@ -60,9 +61,7 @@ def works(draw: st.DrawFn, max_histories: int = 4, max_length: int = BLOCK_SIZE 
     cell = st.integers(0, CELLS - 1)
     histories = draw(st.lists(st.lists(cell, min_size=1, max_size=max_length), min_size=1, max_size=max_histories))
     scored = [draw(st.integers(0, len(history))) for history in histories]
-    candidates = [
-        draw(st.lists(st.lists(cell, max_size=8), min_size=count, max_size=count)) for count in scored
-    ]
+    candidates = [draw(st.lists(st.lists(cell, max_size=8), min_size=count, max_size=count)) for count in scored]
     return work_of(histories, candidates, draw(st.sampled_from(WINDOWS)))
 
 
@@ -87,3 +86,24 @@ def answer(engine: Engine, packer: Packer, works: Sequence[ScoreWork]) -> list[N
     """What the layers under the batcher make of the works, computed together."""
     pack = packer.pack([packer.plan(work) for work in works])
     return pack.answers([engine.log_probs(batch) for batch in pack.batches])
+
+
+def message_of(work: ScoreWork, **fields: object) -> pb.ScoreRequest:
+    """The work on the wire (two-byte tokens); `fields` replace or add fields of the message."""
+    message = pb.ScoreRequest(
+        tokens=work.tokens.astype("<u2").tobytes(),
+        lengths=work.lengths.astype("<u4").tobytes(),
+        scored=work.scored.astype("<u4").tobytes(),
+        window=work.window,
+        candidates=work.candidates.astype("<u2").tobytes(),
+        candidate_counts=work.candidate_counts.astype("<u2").tobytes(),
+    )
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def log_probs_of(response: pb.ScoreResponse) -> NDArray[np.float32]:
+    """The answer's numbers, whichever type they travelled in."""
+    dtype = {pb.FLOAT_TYPE_FLOAT32: "<f4", pb.FLOAT_TYPE_FLOAT16: "<f2"}[response.reply_type]
+    return np.frombuffer(response.log_probs, dtype).astype(np.float32)

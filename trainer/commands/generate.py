@@ -89,7 +89,7 @@ def _search_all(walker: Walker, demand: Demand, settings: SearchSettings) -> lis
             settings,
             i,
         )
-        for i in tqdm(range(len(demand)), desc=f"generate ({settings.kind})", unit=" trips", leave=False)
+        for i in tqdm(range(len(demand)), desc=f"generate ({settings.kind})", unit=" trips", leave=False, disable=None)
     ]
 
 

@@ -51,7 +51,7 @@ class Prepared:
     fresh: bool
 
 
-def prepare(data: Path, cache: Path | None = None, skip_bad: bool = False, progress: bool = True) -> Prepared:
+def prepare(data: Path, cache: Path | None = None, skip_bad: bool = False) -> Prepared:
     """The prepared form of a data folder; made on the first call, only opened on later ones.
 
     Raises BadInput or BadLine before anything is written.
@@ -65,7 +65,7 @@ def prepare(data: Path, cache: Path | None = None, skip_bad: bool = False, progr
         root.mkdir(parents=True, exist_ok=True)
         with _only_one(root / f"{folder.name}.lock"):
             if not folder.is_dir():
-                _build(data, folder, fingerprint, skip_bad, progress)
+                _build(data, folder, fingerprint, skip_bad)
     except OSError as error:
         raise BadInput(
             f"{root}: cannot write the cache here ({error.strerror}); name another folder with --cache"
@@ -96,9 +96,9 @@ def _only_one(lock: Path) -> Iterator[None]:
         yield
 
 
-def _build(data: Path, folder: Path, fingerprint: str, skip_bad: bool, progress: bool) -> None:
+def _build(data: Path, folder: Path, fingerprint: str, skip_bad: bool) -> None:
     partial = folder.with_suffix(".partial")
-    city = read_city(data, fingerprint, skip_bad, progress)
+    city = read_city(data, fingerprint, skip_bad)
     shutil.rmtree(partial, ignore_errors=True)  # what a killed run left; we hold the lock
     partial.mkdir()
     try:
@@ -108,10 +108,10 @@ def _build(data: Path, folder: Path, fingerprint: str, skip_bad: bool, progress:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_city(data: Path, fingerprint: str, skip_bad: bool, progress: bool) -> City:
+def read_city(data: Path, fingerprint: str, skip_bad: bool) -> City:
     """Reads, checks and derives; writes nothing."""
     road_map, classes = read_road_map(data)
-    read = {split: read_trips(data / f"{split}.csv", road_map, skip_bad, progress) for split in SPLITS}
+    read = {split: read_trips(data / f"{split}.csv", road_map, skip_bad) for split in SPLITS}
     trips = {split: found for split, (found, _) in read.items()}
     zones, zone_source = _zones(data, road_map)
     transitions, transition_source = _transitions(data, zones, trips["train"])

@@ -159,7 +159,7 @@ def _geo_row(network: SampleNetwork, road: int) -> list[object]:
 def _write_splits(folder: Path, trips: Trips, rng: np.random.Generator) -> None:
     taxis = rng.integers(0, max(1, len(trips) // TRIPS_PER_TAXI), len(trips))
     first = 0
-    with tqdm(total=len(trips), desc="write trips", unit=" trips", leave=False) as bar:
+    with tqdm(total=len(trips), desc="write trips", unit=" trips", leave=False, disable=None) as bar:
         for name, share in SPLITS:
             end = round(share * len(trips))
             with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:

@@ -76,7 +76,7 @@ def make_trips(network: SampleNetwork, demand: Demand, count: int, rng: np.rando
     graph = _make_graph(network)
     group = int(np.clip(count // WISHED_GROUPS, SMALLEST_GROUP, LARGEST_GROUP))
     parts: list[Trips] = []
-    with tqdm(total=count, desc="make trips", unit=" trips", leave=False) as bar:
+    with tqdm(total=count, desc="make trips", unit=" trips", leave=False, disable=None) as bar:
         while bar.n < count:
             routes = list(_batch(network, demand, graph, group, rng))
             parts.append(_with_times(network, graph, routes, rng))

@@ -46,14 +46,14 @@ class _Chunk:
     lines: Ints
 
 
-def read_trips(file: Path, road_map: RoadMap, skip_bad: bool, progress: bool = True) -> tuple[Trips, Counter[str]]:
+def read_trips(file: Path, road_map: RoadMap, skip_bad: bool) -> tuple[Trips, Counter[str]]:
     """All good trips of a file and how many of each kind were dropped. Raises BadInput or BadLine."""
     csv.field_size_limit(sys.maxsize)
     problems = Problems(file, skip_bad)
     relations = road_map.relation_keys()
     rows = csv_rows(file, ("rid_list", "time_list"))
     parts: list[Trips] = []
-    with tqdm(desc=f"read {file.name}", unit=" trips", disable=not progress, leave=False) as bar:
+    with tqdm(desc=f"read {file.name}", unit=" trips", disable=None, leave=False) as bar:
         while chunk := list(islice(rows, CHUNK)):
             parts.append(_check(_parse(chunk, problems), road_map, relations, problems))
             bar.update(len(chunk))
