@@ -1,0 +1,56 @@
+# `make demo` does all set-up and the main job; `make test` all set-up and the tests.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help demo test test-all lint format protos protos-check bench clean
+
+help:
+	@echo "make demo [DATA=folder]  the whole line on a sample city, or on a HOSER data folder"
+	@echo "make test                what a newcomer runs: all quick tests, Python packages only"
+	@echo "make test-all            every test, the long ones too"
+	@echo "make lint                formatting, lint, types, generated code"
+	@echo "make format              put the formatting right"
+	@echo "make protos              generate the wire code anew"
+	@echo "make bench               measure"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/trainer demo $(if $(DATA),--data $(DATA))
+
+test: $(INSTALLED)
+	$(BIN)/pytest -m "not slow"
+
+test-all: $(INSTALLED)
+	$(BIN)/pytest --durations=15
+
+lint: $(INSTALLED) protos-check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+PROTO := protos/teacher/v1/teacher.proto
+GENERATED := teacher_pb2.py teacher_pb2.pyi teacher_pb2_grpc.py
+
+protos: $(INSTALLED)
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
+
+protos-check: $(INSTALLED)
+	@made=$$(mktemp -d) && trap 'rm -r "$$made"' EXIT && \
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=$$made --pyi_out=$$made --grpc_python_out=$$made $(PROTO) && \
+	for file in $(GENERATED); do diff -u protos/teacher/v1/$$file $$made/protos/teacher/v1/$$file || \
+	{ echo "the generated code is stale: run make protos"; exit 1; }; done
+
+bench: $(INSTALLED)
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
