@@ -32,12 +32,18 @@ from trainer.train import Trainer, data_folder, set_numerics
 
 
 class StopFlag:
-    """Set by SIGINT or SIGTERM; the loop looks at it between steps, so that no step is half done."""
+    """Set by SIGINT or SIGTERM while it is entered; the loop looks at it between steps, so that none is half done."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._set)
+
+    def __enter__(self) -> StopFlag:
+        self._before = {number: signal.signal(number, self._set) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _set(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
@@ -225,9 +231,10 @@ def _run(
     else:
         about = {"version": __version__, "torch": torch.__version__, "teacher_about": guide.about}
         folder.create(origin, source | about)
-    stop = StopFlag()
-    trainer.should_stop = stop
-    if not trainer.run():
+    with StopFlag() as stop:
+        trainer.should_stop = stop
+        finished = trainer.run()
+    if not finished:
         print(f"trainer: stopped at step {trainer.progress.step} and saved; --resume continues", file=sys.stderr)
         raise typer.Exit(128 + (stop.signal or 0))
     summary = summarise(trainer, guide)

@@ -1,0 +1,212 @@
+"""The gRPC door: teacher.v1.TeacherService, grpc.health.v1 and reflection. Bytes <-> arrays, errors -> status codes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from numpy.typing import NDArray
+
+from protos.teacher.v1 import teacher_pb2 as pb
+from teacher_server import __version__
+from teacher_server.addresses import Address, TcpAddress, check_free
+from teacher_server.errors import (
+    BadSettings,
+    EngineFailure,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    TeacherError,
+    WrongTeacher,
+)
+from teacher_server.packing import Floats, ScoreWork
+from teacher_server.service import Service
+
+M = TypeVar("M", bound=Message)
+
+log = logging.getLogger("teacher")
+
+SERVICE_NAME = "teacher.v1.TeacherService"
+STATUS_OF: dict[type[TeacherError], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    WrongTeacher: grpc.StatusCode.FAILED_PRECONDITION,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    NotReady: grpc.StatusCode.UNAVAILABLE,
+    EngineFailure: grpc.StatusCode.INTERNAL,
+}
+
+
+TOKEN_DTYPES: dict[int, np.dtype[Any]] = {
+    pb.TOKEN_TYPE_UINT16: np.dtype("<u2"),
+    pb.TOKEN_TYPE_INT32: np.dtype("<i4"),
+}
+
+
+def token_type_of(vocab_size: int) -> pb.TokenType:
+    """How tokens travel: two bytes where they fit."""
+    return pb.TOKEN_TYPE_UINT16 if vocab_size <= 65_536 else pb.TOKEN_TYPE_INT32
+
+
+class TeacherMethods:
+    """Describe and Score over one service, from and to serialised messages.
+
+    Requests arrive as bytes, so that bytes that are no message get the status of every other wrong request.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._token_type = token_type_of(service.description.model.vocab_size)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a server needs to offer the methods."""
+        methods = {"Describe": self._describe, "Score": self._score}
+        return grpc.method_handlers_generic_handler(
+            SERVICE_NAME,
+            {name: grpc.unary_unary_rpc_method_handler(_answering(method)) for name, method in methods.items()},
+        )
+
+    async def _describe(self, data: bytes) -> bytes:
+        _parsed(pb.DescribeRequest, data)
+        description = self._service.description
+        return pb.DescribeResponse(
+            digest=description.digest,
+            vocab_size=description.model.vocab_size,
+            cells=description.grid.cells,
+            **asdict(description.special),
+            block_size=description.model.block_size,
+            grid=pb.Grid(**asdict(description.grid)),
+            token_type=self._token_type,
+            compute_type=self._service.compute_type,
+            limits=pb.Limits(**asdict(self._service.limits)),
+            server_version=__version__,
+        ).SerializeToString()
+
+    async def _score(self, data: bytes) -> bytes:
+        request = _parsed(pb.ScoreRequest, data)
+        reply_type = request.reply_type or pb.FLOAT_TYPE_FLOAT32
+        if reply_type not in (pb.FLOAT_TYPE_FLOAT32, pb.FLOAT_TYPE_FLOAT16):
+            raise InvalidRequest(f"reply_type is {reply_type}: use 1 (float32) or 2 (float16)")
+        scores = await self._service.score(_work(request, TOKEN_DTYPES[self._token_type]), request.digest)
+        return pb.ScoreResponse(
+            log_probs=_encoded(scores.log_probs, reply_type),
+            reply_type=reply_type,
+            digest=scores.digest,
+            queue_us=scores.queue_us,
+            compute_us=scores.compute_us,
+            truncated=scores.truncated,
+        ).SerializeToString()
+
+
+def _answering(method: Callable[[bytes], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    """The method as gRPC calls it: the only place where an error becomes a status."""
+
+    async def answer(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        try:
+            return await method(data)
+        except TeacherError as error:
+            code, details = STATUS_OF[type(error)], str(error)
+        except Exception:
+            log.exception("a request failed unexpectedly")
+            code, details = grpc.StatusCode.INTERNAL, "internal error: see the server's log"
+        await context.abort(code, details)
+        raise AssertionError("abort raises")
+
+    return answer
+
+
+def _parsed(kind: type[M], data: bytes) -> M:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise InvalidRequest(f"{len(data)} bytes that are no {kind.DESCRIPTOR.full_name}") from None
+
+
+def _work(request: pb.ScoreRequest, token_dtype: np.dtype[Any]) -> ScoreWork:
+    """The request's arrays. Raises InvalidRequest for bytes that are no whole number of entries."""
+    return ScoreWork(
+        tokens=_decoded("tokens", request.tokens, token_dtype).astype(np.int32),
+        lengths=_decoded("lengths", request.lengths, np.dtype("<u4")).astype(np.int64),
+        scored=_decoded("scored", request.scored, np.dtype("<u4")).astype(np.int64),
+        window=request.window,
+        candidates=_decoded("candidates", request.candidates, token_dtype).astype(np.int32),
+        candidate_counts=_decoded("candidate_counts", request.candidate_counts, np.dtype("<u2")).astype(np.int64),
+    )
+
+
+def _decoded(name: str, data: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
+    if len(data) % dtype.itemsize:
+        raise InvalidRequest(f"{name} has {len(data)} bytes, not a multiple of {dtype.itemsize} ({dtype.name})")
+    return np.frombuffer(data, dtype)
+
+
+def _encoded(log_probs: Floats, reply_type: pb.FloatType) -> bytes:
+    if reply_type == pb.FLOAT_TYPE_FLOAT16:
+        lowest = np.finfo(np.float16).min  # a log-probability below it is sent as it, never as -inf
+        return np.maximum(log_probs, lowest).astype("<f2").tobytes()
+    return log_probs.astype("<f4", copy=False).tobytes()
+
+
+@dataclass
+class GrpcDoor:
+    """The gRPC server of one service, bound to all its addresses. Make and use it inside one event loop."""
+
+    service: Service
+    max_connection_age: float | None = None  # seconds; None: connections live as long as they like
+    _health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer, init=False)
+    _server: grpc.aio.Server = field(init=False)
+    _socket_files: list[Path] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self._server = grpc.aio.server(options=self._options())
+        self._server.add_generic_rpc_handlers((TeacherMethods(self.service).handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    def bind(self, address: Address) -> Address:
+        """Listen there; returns the address with the port that was bound. Raises BadSettings."""
+        check_free(address)
+        try:
+            port = self._server.add_insecure_port(str(address))
+        except RuntimeError as error:
+            raise BadSettings(f"cannot listen on {address}: {error}") from None
+        if isinstance(address, TcpAddress):
+            return TcpAddress(address.host, port)
+        self._socket_files.append(address.path)
+        return address
+
+    async def start(self) -> None:
+        """Answer; health says NOT_SERVING until `serving` is called."""
+        await self.set_serving(False)
+        await self._server.start()
+
+    async def set_serving(self, serving: bool) -> None:
+        """What grpc.health.v1 says of the server ('') and of the teacher's service."""
+        kinds = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, kinds.SERVING if serving else kinds.NOT_SERVING)
+
+    async def stop(self, grace: float) -> None:
+        """Close the ports, let calls that are being answered end within `grace` seconds, remove socket files."""
+        await self._server.stop(grace)
+        for path in self._socket_files:
+            path.unlink(missing_ok=True)
+
+    def _options(self) -> list[tuple[str, int]]:
+        limit = self.service.limits.max_message_bytes
+        options = [
+            ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets some of the calls
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.max_send_message_length", -1),  # bounded by the limits on candidates
+        ]
+        if self.max_connection_age is not None:
+            options.append(("grpc.max_connection_age_ms", round(self.max_connection_age * 1000)))
+        return options

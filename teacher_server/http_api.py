@@ -1,0 +1,70 @@
+"""The HTTP door: liveness, readiness and health as JSON, by FastAPI under uvicorn in the server's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from teacher_server import __version__
+from teacher_server.addresses import TcpAddress, bind_tcp
+from teacher_server.service import Service, State
+
+
+def http_app(service: Service) -> FastAPI:
+    """`/livez` is 200 while the process answers at all; `/readyz` and `/healthz` are 503 unless it takes requests."""
+    app = FastAPI(title="LM-TAD teacher", version=__version__)
+
+    def readiness(**more: str) -> JSONResponse:
+        status = 200 if service.state is State.READY else 503
+        return JSONResponse({"status": service.state.value, **more}, status)
+
+    @app.get("/livez")
+    async def livez() -> JSONResponse:
+        return JSONResponse({"status": "alive"})
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        return readiness()
+
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        digest = service.description.digest
+        return readiness(digest=digest, compute_type=service.compute_type, version=__version__)
+
+    return app
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without signal handlers of its own: the process decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpDoor:
+    """The HTTP server of one service on one address. Make and use it inside one event loop."""
+
+    def __init__(self, service: Service) -> None:
+        self._server = _Server(uvicorn.Config(http_app(service), log_config=None, access_log=False, lifespan="off"))
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, address: TcpAddress) -> TcpAddress:
+        """Listen and answer; returns the address with the port that was bound. Raises BadSettings."""
+        bound = bind_tcp(address)
+        self._task = asyncio.create_task(self._server.serve(sockets=[bound]), name="teacher-http")
+        while not (self._server.started or self._task.done()):
+            await asyncio.sleep(0.005)
+        return TcpAddress(address.host, bound.getsockname()[1])
+
+    async def stop(self, grace: float) -> None:
+        """Close the port, let requests end within `grace` seconds, close the connections."""
+        self._server.config.timeout_graceful_shutdown = max(round(grace), 1)
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task

@@ -1,0 +1,113 @@
+"""One server process: load, bind, warm up, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+
+from teacher_server.artifact import load_artifact
+from teacher_server.batcher import Batcher
+from teacher_server.description import TeacherDescription
+from teacher_server.engine import Engine, choose_device, choose_dtype
+from teacher_server.errors import BadSettings
+from teacher_server.grpc_api import GrpcDoor
+from teacher_server.http_api import HttpDoor
+from teacher_server.packing import Packer
+from teacher_server.service import Service
+from teacher_server.settings import Settings
+
+log = logging.getLogger("teacher")
+
+# gRPC answers and then closes what is left; requests themselves have had the drain timeout before.
+CLOSING_SECONDS = 2.0
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM, SIGINT or, if so set, the end of standard input.
+
+    Raises BadSettings, BadArtifact and, when the warm-up fails, EngineFailure.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(levelname)s: %(message)s")
+    log.setLevel(logging.INFO)
+    engine, description = _load(settings)
+    asyncio.run(_serve(settings, engine, description))
+
+
+def _load(settings: Settings) -> tuple[Engine, TeacherDescription]:
+    try:
+        device = choose_device(settings.device)
+        dtype = choose_dtype(settings.dtype, device)
+    except ValueError as error:
+        raise BadSettings(str(error)) from None
+    artifact = load_artifact(settings.artifact)
+    return Engine(artifact.build(), device, dtype), artifact.description
+
+
+def _service(settings: Settings, engine: Engine, description: TeacherDescription) -> Service:
+    special = description.special
+    packer = Packer(description.model.block_size, special.sot, special.pad, settings.batch_tokens)
+    batcher = Batcher(engine.log_probs, packer, settings.queue_tokens)
+    return Service(description, engine.compute_type, batcher, settings.limits)
+
+
+async def _serve(settings: Settings, engine: Engine, description: TeacherDescription) -> None:
+    stop = _stop_event(settings.until_stdin_closes)
+    service = _service(settings, engine, description)
+    grpc_door = GrpcDoor(service, settings.max_connection_age)
+    http_door = HttpDoor(service) if settings.http_address else None
+    try:
+        bound = [f"grpc={grpc_door.bind(address)}" for address in settings.grpc_addresses]
+        await grpc_door.start()
+        if http_door and settings.http_address:
+            bound.append(f"http={await http_door.start(settings.http_address)}")
+        # Stable lines, so that a program that starts a server can read its ports.
+        _announce(f"teacher: listening {' '.join(bound)} digest={description.digest}")
+        await _until_stopped(service, grpc_door, stop)
+        log.info("stopping: finishing the requests that are here")
+    finally:
+        # Not ready first, then finish what was admitted, then close the ports.
+        await grpc_door.set_serving(False)
+        await service.drain(settings.drain_timeout)
+        await grpc_door.stop(CLOSING_SECONDS)
+        if http_door:
+            await http_door.stop(CLOSING_SECONDS)
+
+
+async def _until_stopped(service: Service, grpc_door: GrpcDoor, stop: asyncio.Event) -> None:
+    """Warm up, be ready, and return when the process is told to stop. Raises what the warm-up raises."""
+    warm_up = asyncio.ensure_future(service.warm_up())
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({warm_up, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if warm_up.done():
+        warm_up.result()
+        await grpc_door.set_serving(True)
+        _announce("teacher: ready")
+    await stopped
+    warm_up.cancel()
+
+
+def _stop_event(until_stdin_closes: bool) -> asyncio.Event:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if until_stdin_closes:
+        threading.Thread(target=_wait_for_end_of_stdin, args=(loop, stop), daemon=True).start()
+    return stop
+
+
+def _wait_for_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    # os.read, for a thread inside sys.stdin would hold its lock when the interpreter ends.
+    with contextlib.suppress(OSError):
+        while os.read(0, 65_536):
+            pass
+    with contextlib.suppress(RuntimeError):  # the loop has ended before
+        loop.call_soon_threadsafe(stop.set)
+
+
+def _announce(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads any more
+        print(line, flush=True)

@@ -1,0 +1,136 @@
+"""The teacher as a service: validate, admit, submit. Knows no protocol; every door calls this one.
+
+Letters: B histories, P scored positions, C candidates of a request (see packing.ScoreWork).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teacher_server.batcher import Batcher
+from teacher_server.description import TeacherDescription
+from teacher_server.errors import InvalidRequest, NotReady, Overloaded, WrongTeacher
+from teacher_server.limits import Limits
+from teacher_server.packing import Floats, Ints, ScoreWork, Tokens
+
+
+class State(enum.Enum):
+    """Where the service is in its life; it only ever moves down this list."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The answer to a request."""
+
+    log_probs: Floats  # [C] natural logarithms, each position's candidates summing to 1 in probability
+    digest: str  # of the teacher that answered
+    queue_us: int
+    compute_us: int
+    truncated: int  # positions whose history was cut to fit the block size
+
+
+class Service:
+    """One teacher that answers requests once its warm-up is through and until it drains."""
+
+    def __init__(self, description: TeacherDescription, compute_type: str, batcher: Batcher, limits: Limits) -> None:
+        self.description, self.compute_type, self.limits = description, compute_type, limits
+        self.state = State.STARTING
+        self._batcher = batcher
+
+    async def warm_up(self) -> None:
+        """Answer one request of one's own by the path that all requests take, then be ready."""
+        self._batcher.start()
+        cell = np.zeros(1, np.int32)
+        one = np.ones(1, np.int64)
+        await self._scores(ScoreWork(cell, one, one, 0, np.zeros(2, np.int32), one * 2))
+        if self.state is State.STARTING:
+            self.state = State.READY
+
+    async def score(self, work: ScoreWork, digest: str = "") -> Scores:
+        """The log-probabilities of the work's candidates. `digest` names the teacher that is meant; empty: any.
+
+        Raises NotReady, WrongTeacher, InvalidRequest (naming what is wrong and where), Overloaded (over a limit,
+        or a full queue) and EngineFailure.
+        """
+        if self.state is not State.READY:
+            raise NotReady(f"the teacher is {self.state.value}: try again later or another replica")
+        if digest and digest != self.description.digest:
+            raise WrongTeacher(f"the request is for teacher {digest}, but this is {self.description.digest}")
+        _check_limits(work, self.limits)
+        return await self._scores(work)
+
+    async def drain(self, grace: float) -> None:
+        """Refuse new requests at once; return when those that were admitted are answered, or after `grace` s."""
+        self.state = State.DRAINING
+        await self._batcher.close(grace)
+
+    async def _scores(self, work: ScoreWork) -> Scores:
+        _check_shape(work)
+        cells = self.description.grid.cells
+        _check_cells(work.tokens, work.lengths, cells, "tokens", "history")
+        _check_cells(work.candidates, work.candidate_counts, cells, "candidates", "scored position")
+        result = await self._batcher.submit(work)
+        return Scores(result.log_probs, self.description.digest, result.queue_us, result.compute_us, result.truncated)
+
+
+def _check_limits(work: ScoreWork, limits: Limits) -> None:
+    sizes = (
+        ("histories", len(work.lengths), limits.max_sequences),
+        ("history tokens", len(work.tokens), limits.max_tokens),
+        ("scored positions", len(work.candidate_counts), limits.max_positions),
+        ("candidates", len(work.candidates), limits.max_candidates),
+    )
+    for name, size, limit in sizes:
+        if size > limit:
+            raise Overloaded(f"the request has {size} {name}, and {limit} are allowed: send it in smaller parts")
+
+
+def _check_shape(work: ScoreWork) -> None:
+    """Raise InvalidRequest unless the ragged arrays fit together."""
+    histories = len(work.lengths)
+    if not histories:
+        raise InvalidRequest("lengths is empty: the request has no history")
+    if work.window < 0:
+        raise InvalidRequest(f"window is {work.window}: it must be 0 (all tokens) or a number of last tokens")
+    if len(work.scored) != histories:
+        raise InvalidRequest(f"scored has {len(work.scored)} entries, but lengths has {histories}")
+    _check_each(work.lengths < 1, work.lengths, "lengths", "a history has at least one token")
+    _check_sum(work.lengths, len(work.tokens), "lengths", "tokens")
+    outside = (work.scored < 0) | (work.scored > work.lengths)
+    _check_each(outside, work.scored, "scored", "it must be in 0..length of that history")
+    if not work.scored.any():
+        raise InvalidRequest("nothing to score: scored is 0 for every history")
+    _check_sum(work.scored, len(work.candidate_counts), "scored", "candidate_counts")
+    _check_each(work.candidate_counts < 0, work.candidate_counts, "candidate_counts", "it must be 0 or more")
+    _check_sum(work.candidate_counts, len(work.candidates), "candidate_counts", "candidates")
+
+
+def _check_each(wrong: NDArray[np.bool_], values: Ints, name: str, rule: str) -> None:
+    if wrong.any():
+        place = int(wrong.argmax())
+        raise InvalidRequest(f"{name}[{place}] is {values[place]}: {rule}")
+
+
+def _check_sum(parts: Ints, size: int, name: str, of: str) -> None:
+    total = int(parts.sum())
+    if total != size:
+        raise InvalidRequest(f"{name} adds up to {total}, but {of} has {size} entries")
+
+
+def _check_cells(tokens: Tokens, parts: Ints, cells: int, name: str, part: str) -> None:
+    """Raise InvalidRequest unless all tokens are cells; PAD, EOT and SOT lie behind them and are none."""
+    wrong = (tokens < 0) | (tokens >= cells)
+    if wrong.any():
+        place = int(wrong.argmax())
+        owner = int(np.searchsorted(np.cumsum(parts), place, side="right"))
+        raise InvalidRequest(
+            f"{name}[{place}] ({part} {owner}) is {tokens[place]}, which is no cell: cells are 0..{cells - 1}"
+        )

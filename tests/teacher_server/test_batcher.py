@@ -1,0 +1,303 @@
+"""Scheduling, with a device that the test holds, lets go and breaks (a fake at the seam to the engine)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from teacher_server.batcher import Batcher
+from teacher_server.errors import EngineFailure, NotReady, Overloaded
+from teacher_server.packing import Floats, Pack, PackedBatch, Packer, RowPlan, ScoreWork
+from tests.teacher_server.scoring import packer, work_of
+
+POISON = 13
+
+
+class Device:
+    """Answers with each candidate's cell; works only while it is let go, and breaks on POISON in a history."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.begun: list[PackedBatch] = []
+
+    def compute(self, batch: PackedBatch) -> Floats:
+        self.begun.append(batch)
+        assert self.go.wait(10)
+        if (batch.tokens == POISON).any():
+            raise RuntimeError("the device choked")
+        return batch.candidates.astype(np.float32)
+
+
+class WatchedPacker(Packer):
+    """Remembers how many works each pack held."""
+
+    packed: list[int]
+
+    def pack(self, plans: Sequence[RowPlan]) -> Pack:
+        self.packed.append(len(plans))
+        return super().pack(plans)
+
+
+def watched(token_budget: int) -> WatchedPacker:
+    policy = WatchedPacker(**vars(packer(token_budget)))
+    object.__setattr__(policy, "packed", [])
+    return policy
+
+
+def work(cell: int) -> ScoreWork:
+    """One history of one token: a row of two tokens. Its answer is [cell, cell + 1]."""
+    return work_of([[cell]], [[[cell, cell + 1]]])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def run(
+    body: Callable[[Batcher, Device], Awaitable[None]], policy: Packer | None = None, queue_tokens: int = 10_000
+) -> None:
+    """Run a test's body in an event loop, with a batcher over a device."""
+
+    async def whole() -> None:
+        device = Device()
+        batcher = Batcher(device.compute, policy or packer(), queue_tokens)
+        batcher.start()
+        try:
+            await body(batcher, device)
+        finally:
+            device.go.set()
+            await batcher.close(10)
+
+    asyncio.run(whole())
+
+
+def submitted(batcher: Batcher, *works: ScoreWork) -> list[asyncio.Task[Any]]:
+    return [asyncio.create_task(batcher.submit(item)) for item in works]
+
+
+def test_each_caller_gets_its_own_answer() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        results = await asyncio.gather(*submitted(batcher, *(work(cell) for cell in range(12))))
+        for cell, result in enumerate(results):
+            assert result.log_probs.tolist() == [cell, cell + 1]
+
+    run(body)
+
+
+def test_works_gather_while_the_device_is_busy() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        first = submitted(batcher, work(1))
+        await until(lambda: len(device.begun) == 1)
+        others = submitted(batcher, *(work(cell) for cell in range(2, 8)))
+        await asyncio.sleep(0.05)
+        device.go.set()
+        await asyncio.gather(*first, *others)
+        assert [len(batch.tokens) for batch in device.begun] == [1, 6]
+
+    run(body)
+
+
+def test_a_full_batch_is_packed_while_the_device_computes() -> None:
+    policy = watched(token_budget=8)  # four works of two tokens
+
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        tasks = submitted(batcher, work(1))
+        await until(lambda: len(device.begun) == 1)
+        tasks += submitted(batcher, *(work(cell) for cell in range(2, 8)))
+        await until(lambda: policy.packed == [1, 4])
+        assert len(device.begun) == 1
+        device.go.set()
+        await asyncio.gather(*tasks)
+        assert policy.packed == [1, 4, 2]
+
+    run(body, policy)
+
+
+def test_works_are_served_in_order_of_arrival() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        answered: list[int] = []
+
+        async def ask(cell: int) -> None:
+            await batcher.submit(work(cell))
+            answered.append(cell)
+
+        tasks = [asyncio.create_task(ask(cell)) for cell in range(12)]
+        await until(lambda: len(device.begun) == 1)
+        device.go.set()
+        await asyncio.gather(*tasks)
+        assert answered == sorted(answered)
+
+    run(body, packer(token_budget=4))
+
+
+def test_a_full_queue_refuses_and_then_takes_again() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        running = submitted(batcher, work(1))
+        await until(lambda: len(device.begun) == 1)
+        waiting = submitted(batcher, work(2), work(3))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="4 tokens wait, this request needs 2 more and 4 may wait"):
+            await batcher.submit(work(4))
+        device.go.set()
+        await asyncio.gather(*running, *waiting)
+        assert (await batcher.submit(work(5))).log_probs.tolist() == [5, 6]
+
+    run(body, queue_tokens=4)
+
+
+def test_a_work_larger_than_the_queue_is_taken_by_an_empty_one() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        large = work_of([[1, 2, 3]] * 9, [[[4, 5]] * 3] * 9)
+        assert (await batcher.submit(large)).log_probs.tolist() == [4, 5] * 27
+
+    run(body, packer(token_budget=8), queue_tokens=4)
+
+
+def test_a_poison_work_fails_alone_and_the_loop_goes_on() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        first = submitted(batcher, work(0))
+        await until(lambda: len(device.begun) == 1)
+        group = submitted(batcher, work(1), work(POISON), work(2))
+        await asyncio.sleep(0)
+        device.go.set()
+        one, poisoned, two = await asyncio.gather(*group, return_exceptions=True)
+        assert one.log_probs.tolist() == [1, 2]
+        assert two.log_probs.tolist() == [2, 3]
+        assert isinstance(poisoned, EngineFailure)
+        assert "the device choked" in str(poisoned)
+        assert (await batcher.submit(work(3))).log_probs.tolist() == [3, 4]
+        await asyncio.gather(*first)
+
+    run(body)
+
+
+def test_callers_that_went_are_not_computed_and_leave_room() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        running = submitted(batcher, work(1))
+        await until(lambda: len(device.begun) == 1)
+        gone = submitted(batcher, work(2), work(3))
+        await asyncio.sleep(0)
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        stays = submitted(batcher, work(4), work(5))  # room for two again
+        await asyncio.sleep(0)
+        device.go.set()
+        await asyncio.gather(*running, *stays)
+        seen = {int(token) for batch in device.begun for token in batch.tokens[:, 1]}
+        assert seen == {1, 4, 5}
+
+    run(body, queue_tokens=4)
+
+
+def test_callers_that_went_after_packing_are_dropped_before_compute() -> None:
+    policy = watched(token_budget=4)
+
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        running = submitted(batcher, work(1))
+        await until(lambda: len(device.begun) == 1)
+        packed = submitted(batcher, work(2), work(3))
+        await until(lambda: policy.packed == [1, 2])
+        packed[0].cancel()
+        await asyncio.sleep(0)
+        device.go.set()
+        await asyncio.gather(*running, packed[1])
+        assert [batch.tokens[:, 1].tolist() for batch in device.begun] == [[1], [3]]
+
+    run(body, policy)
+
+
+def test_an_abandoned_large_work_stops_between_batches() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        [large] = submitted(batcher, work_of([[1]] * 100, [[[4, 5]]] * 100))
+        await until(lambda: len(device.begun) == 1)
+        large.cancel()
+        await asyncio.sleep(0)
+        device.go.set()
+        await batcher.submit(work(7))
+        assert len(device.begun) == 2
+
+    run(body, packer(token_budget=2))
+
+
+def test_works_without_a_choice_need_no_device() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        result = await batcher.submit(work_of([[1, 2, 3]], [[[5], [], [6]]]))
+        assert result.log_probs.tolist() == [0.0, 0.0]
+        assert device.begun == []
+
+    run(body)
+
+
+def test_times_are_recorded() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        tasks = submitted(batcher, work(1))
+        await until(lambda: len(device.begun) == 1)
+        tasks += submitted(batcher, work(2))
+        await asyncio.sleep(0.05)
+        device.go.set()
+        first, second = await asyncio.gather(*tasks)
+        assert first.compute_us >= 50_000
+        assert second.queue_us >= 50_000
+        assert first.queue_us < 50_000 + second.queue_us
+
+    run(body)
+
+
+def test_closing_finishes_what_is_here_and_takes_no_more() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        tasks = submitted(batcher, work(1), work(2))
+        await until(lambda: len(device.begun) == 1)
+        tasks += submitted(batcher, work(3))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(batcher.close(10))
+        await asyncio.sleep(0)
+        with pytest.raises(NotReady):
+            await batcher.submit(work(4))
+        device.go.set()
+        assert [r.log_probs.tolist() for r in await asyncio.gather(*tasks)] == [[1, 2], [2, 3], [3, 4]]
+        await closing
+
+    run(body)
+
+
+def test_what_does_not_finish_within_the_grace_is_told_so() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        tasks = submitted(batcher, work(1))
+        await until(lambda: len(device.begun) == 1)
+        tasks += submitted(batcher, work(2))
+        await asyncio.sleep(0)
+        await batcher.close(0.05)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [NotReady, NotReady]
+
+    run(body)
+
+
+def test_nothing_hangs_before_the_start() -> None:
+    async def body() -> None:
+        batcher = Batcher(Device().compute, packer(), 100)
+        with pytest.raises(NotReady):
+            await batcher.submit(work(1))
+        await batcher.close(1)
+
+    asyncio.run(body())

@@ -1,0 +1,63 @@
+"""The HTTP door over a real port, through the life of a service."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import httpx
+import pytest
+
+from teacher_server.addresses import TcpAddress
+from teacher_server.errors import BadSettings
+from teacher_server.http_api import HttpDoor
+from tests.teacher_server.test_service import DIGEST, service
+
+ANY_PORT = TcpAddress("127.0.0.1", 0)
+
+
+def test_pages_follow_the_service_through_its_life() -> None:
+    async def whole() -> None:
+        teacher = service()
+        door = HttpDoor(teacher)
+        address = await door.start(ANY_PORT)
+        async with httpx.AsyncClient(base_url=f"http://{address}") as client:
+
+            async def expect(status: int, state: str) -> None:
+                for page in ("/readyz", "/healthz"):
+                    response = await client.get(page)
+                    assert (response.status_code, response.json()["status"]) == (status, state)
+                alive = await client.get("/livez")
+                assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
+
+            await expect(503, "starting")
+            await teacher.warm_up()
+            await expect(200, "ready")
+            await teacher.drain(1)
+            await expect(503, "draining")
+        await door.stop(1)
+        with pytest.raises(OSError, match="Connect call failed"):
+            await asyncio.open_connection(address.host, address.port)
+
+    asyncio.run(whole())
+
+
+def test_health_says_which_teacher_this_is() -> None:
+    async def whole() -> None:
+        door = HttpDoor(service())
+        address = await door.start(ANY_PORT)
+        async with httpx.AsyncClient(base_url=f"http://{address}") as client:
+            health = (await client.get("/healthz")).json()
+            assert (health["digest"], health["compute_type"]) == (DIGEST, "float32")
+            assert (await client.get("/no-such-page")).status_code == 404
+            assert (await client.post("/readyz")).status_code == 405
+        await door.stop(1)
+
+    asyncio.run(whole())
+
+
+def test_a_port_in_use_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = TcpAddress("127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(BadSettings, match="Address already in use"):
+            asyncio.run(HttpDoor(service()).start(address))
