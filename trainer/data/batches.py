@@ -39,8 +39,9 @@ def is_weekend(seconds: Ints) -> np.ndarray:
 
 def collate(trips: Trips, chosen: Ints, max_steps: int) -> Batch:
     """The chosen trips as one batch; of a longer trip its last `max_steps` steps."""
-    points = np.minimum(trips.lengths[chosen], max_steps + 1)
-    first = trips.offsets[chosen + 1] - points
+    start, end = trips.offsets[chosen], trips.offsets[chosen + 1]
+    points = np.minimum(end - start, max_steps + 1)
+    first = end - points
     column = np.arange(int(points.max()))
     inside = column < points[:, None]
     index = np.where(inside, first[:, None] + column, 0)
@@ -49,7 +50,7 @@ def collate(trips: Trips, chosen: Ints, max_steps: int) -> Batch:
         roads=torch.from_numpy(np.where(inside, trips.roads[index], 0).astype(np.int64)),
         times=torch.from_numpy(np.where(inside, trips.times[index], 0)),
         steps=torch.from_numpy(points - 1),
-        weekend=torch.from_numpy(is_weekend(trips.times[trips.offsets[chosen]])),
+        weekend=torch.from_numpy(is_weekend(trips.times[start])),
     )
 
 

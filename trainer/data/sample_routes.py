@@ -77,10 +77,12 @@ def make_trips(network: SampleNetwork, demand: Demand, count: int, rng: np.rando
     group = int(np.clip(count // WISHED_GROUPS, SMALLEST_GROUP, LARGEST_GROUP))
     parts: list[Trips] = []
     with tqdm(total=count, desc="make trips", unit=" trips", leave=False, disable=None) as bar:
-        while bar.n < count:
+        made = 0  # the bar does not count where it is not shown
+        while made < count:
             routes = list(_batch(network, demand, graph, group, rng))
             parts.append(_with_times(network, graph, routes, rng))
-            bar.update(min(len(parts[-1]), count - bar.n))
+            bar.update(min(len(parts[-1]), count - made))
+            made += len(parts[-1])
     trips = _join(parts)
     # Any of them, not the first: those of a batch come ordered by hour.
     chosen = rng.permutation(len(trips))[:count]
