@@ -37,7 +37,7 @@ def main() -> None:
         print(f"trainer: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        print(f"trainer: error: {error.filename or 'file system'}: {error.strerror}", file=sys.stderr)
+        print(f"trainer: error: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -6,6 +6,7 @@ Section and key names are those of the research code, so that its files load unc
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from trainer.errors import BadInput
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+UNION_BRANCH = re.compile(r"constrained-|literal\[")  # what pydantic adds to a key that may be one of several types
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -188,7 +190,7 @@ def load_config(file: Path | None, overrides: Iterable[str] = ()) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         where = f"{file}: " if file else ""
-        raise BadInput(where + "; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+        raise BadInput(where + _summary(error)) from None
 
 
 def config_from(tree: dict[str, Any]) -> Config:
@@ -196,19 +198,22 @@ def config_from(tree: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise BadInput("saved config: " + "; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+        raise BadInput(f"saved config: {_summary(error)}") from None
 
 
 def without_effect(config: Config) -> list[str]:
     """Keys that were given a value but mean nothing here, for one notice."""
     distill, dataloader, training = config.distill, config.dataloader, config.training
-    names = [
+    encoder = config.road_network_encoder_config
+    names = ["road_network_encoder_config.intersection_emb_dim"] * ("intersection_emb_dim" in encoder.model_fields_set)
+    names += [
         f"distill.{key}"
         for key in ("repo", "dtype", "verbose", "sample_steps_per_trace", "verify_grid_dims")
         if getattr(distill, key) is not None
     ]
     names += [f"dataloader.{key}" for key in type(dataloader).model_fields if getattr(dataloader, key) is not None]
     names += [f"training.{key}" for key in ("torch_compile", "disable_cudagraphs") if getattr(training, key)]
+    names += ["training.torch_compile_mode"] * (training.torch_compile_mode != "default")
     names += ["wandb"] * config.wandb.enable + ["optuna"] * bool(config.optuna)
     return names
 
@@ -220,7 +225,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise BadInput(f"{file}: cannot be read as a config ({error})") from None
     try:
         tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none, a number too long
         raise BadInput(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     if tree is None:
         return {}
@@ -237,7 +242,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise BadInput(f"--set {override!r}: must be section.key=value")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise BadInput(f"--set {override!r}: {text!r} is not a YAML value") from None
     for key in keys[:-1]:
         below = tree.setdefault(key, {})
@@ -247,17 +252,25 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     tree[keys[-1]] = value
 
 
-def _explain(error: Any) -> str:
-    """One pydantic error as `section.key: what is wrong`, with the nearest name for an unknown key."""
-    path = [str(part) for part in error["loc"]]
+def _summary(error: ValidationError) -> str:
+    """All that is wrong in one line, each key named once."""
+    said: dict[str, list[str]] = {}
+    for part in error.errors(include_url=False):
+        subject, problem = _explain(part)
+        said.setdefault(subject, []).append(problem)
+    return "; ".join(f"{subject}: {' or '.join(problems)}" for subject, problems in said.items())
+
+
+def _explain(error: Any) -> tuple[str, str]:
+    """One pydantic error as key and problem, with the nearest name for an unknown key."""
+    path = [str(part) for part in error["loc"] if not UNION_BRANCH.match(str(part))]
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
         known = _names_at(path[:-1])
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {name}; {hint}"
-    message = error["msg"].replace("Input should be", "must be")
-    return f"{name} = {error['input']!r}: {message}"
+        return f"unknown key {name}", hint
+    return f"{name} = {error['input']!r}", error["msg"].replace("Input should be", "must be")
 
 
 def _names_at(path: list[str]) -> list[str]:

@@ -99,7 +99,7 @@ def demo_command(
     data: Annotated[Path | None, typer.Option(help="A data folder in HOSER format; without it a city is made.")] = None,
     teacher_epochs: Annotated[int, typer.Option(min=1)] = 8,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each student.")] = 8,
-    count: Annotated[int, typer.Option(min=1, help="Trips that each student generates.")] = 200,
+    count: Annotated[int, typer.Option(min=1, help="Trips that each student generates.")] = 150,
     seed: Annotated[int, typer.Option(min=0)] = 42,
 ) -> None:
     """Everything once: data, a small served teacher, three students of the same seed, and one table."""

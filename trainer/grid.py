@@ -13,6 +13,7 @@ from trainer.errors import BadInput, TeacherMismatch
 
 CENTROID_RULE = "length-weighted"
 MAX_CLAMPED_SHARE = 0.01
+MAX_CELLS = 2**31 - 4  # tokens are 32 bits wide, and PAD, EOT and SOT follow the cells
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ class Grid:
         if downsample < 1:
             raise BadInput(f"downsample must be at least 1, not {downsample}")
         b = bounds or Bounds(*points.min(axis=0)[::-1], *points.max(axis=0)[::-1])
+        if max(b.span_lat, b.span_lng) / cell > MAX_CELLS:
+            raise BadInput(f"cells of {cell:g} degrees are too small: the grid would have over {MAX_CELLS} of them")
         rows, columns = (max((math.floor(s / cell) + 1) // downsample, 1) for s in (b.span_lat, b.span_lng))
+        if rows * columns > MAX_CELLS:
+            raise BadInput(f"cells of {cell:g} degrees are too small: {rows} x {columns} are over {MAX_CELLS} cells")
         return cls(b.min_lat, b.max_lat, b.min_lng, b.max_lng, cell, cell, rows, columns, downsample)
 
     @property

@@ -93,7 +93,7 @@ class RunFolder:
         try:
             saved = json.loads((self.root / "origin.json").read_text())
             return Origin(saved["config"], saved["data_fingerprint"], saved["teacher"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadInput(f"{self.root}: is not the folder of a training run ({error})") from None
 
 

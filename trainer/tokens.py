@@ -40,9 +40,8 @@ class MappingReport:
 
 def mapping_report(tokens: TokenMap, road_map: RoadMap, train: Trips) -> MappingReport:
     """Counts over all roads and all train steps."""
-    per_cell = np.bincount(tokens.road_to_token, minlength=tokens.grid.cells)
-    occupied = int((per_cell > 0).sum())
-    roads = road_map.roads
+    occupied_cells, per_cell = np.unique(tokens.road_to_token, return_counts=True)
+    occupied, roads = len(occupied_cells), road_map.roads
     return MappingReport(
         roads=roads,
         clamped_roads=tokens.clamped,
@@ -50,7 +49,7 @@ def mapping_report(tokens: TokenMap, road_map: RoadMap, train: Trips) -> Mapping
         cells=tokens.grid.cells,
         occupied_cells=occupied,
         roads_per_occupied_cell=roads / occupied,
-        densest_cell=int(per_cell.argmax()),
+        densest_cell=int(occupied_cells[per_cell.argmax()]),
         densest_cell_roads=int(per_cell.max()),
         tied_steps=_tied_share(tokens, road_map, train),
     )
@@ -71,6 +70,7 @@ def _tied_share(tokens: TokenMap, road_map: RoadMap, train: Trips) -> float:
 
 def write_tokens(folder: Path, tokens: TokenMap, city: City) -> MappingReport:
     """Writes the tokens of every split, atomically. Raises BadInput when the folder holds something else."""
+    folder = folder.resolve()  # `.` has no name to put a temporary folder beside it
     if folder.exists() and not (folder / TOKENS_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder}: exists and is no tokens folder; name another --out")
     report = mapping_report(tokens, city.road_map, city.trips["train"])

@@ -62,11 +62,11 @@ def tokens_command(
     prepared = prepare(data, cache, skip_bad)
     road_map = prepared.city.road_map
     if teacher:
-        if cell or bounds or downsample != 1:
+        if cell is not None or bounds is not None or downsample != 1:
             raise BadInput("--teacher brings its own grid: leave --cell, --bounds and --downsample away")
         tokens = map_roads(_grid_of(teacher), road_map.centres)
     else:
-        grid = Grid.over(road_map.points, cell or DEFAULT_CELL, downsample, _bounds(bounds))
+        grid = Grid.over(road_map.points, DEFAULT_CELL if cell is None else cell, downsample, _bounds(bounds))
         tokens = map_roads(grid, road_map.centres)
     print(_sentence(out, tokens, write_tokens(out, tokens, prepared.city)))
 

@@ -18,7 +18,7 @@ from trainer.commands.load import run_data
 from trainer.data.features import Network
 from trainer.errors import BadInput
 from trainer.generate.demand import Demand, draw_demand, read_demand
-from trainer.generate.output import write_generated
+from trainer.generate.output import check_target, write_generated
 from trainer.generate.search import KINDS, Route, SearchSettings, search
 from trainer.generate.walker import Walker
 from trainer.run_folder import RunFolder
@@ -41,15 +41,19 @@ def generate_command(
     cache: Cache = None,
     skip_bad: SkipBad = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    cpu_threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the student.")] = None,
+    cpu_threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads; one path at a time gains nothing from more.")
+    ] = 1,
 ) -> None:
     """Generate routes between origins and destinations with a trained student."""
     settings = SearchSettings(kind, max_expansions, beam_width, seed)
     if kind not in KINDS or od not in ("train", "test"):
         raise BadInput(f"--search must be one of {', '.join(KINDS)} (not {kind!r}), --od train or test (not {od!r})")
-    if cpu_threads:
-        torch.set_num_threads(cpu_threads)
+    torch.set_num_threads(cpu_threads)
     folder = RunFolder(run)
+    target = out or folder.generated
+    if out:
+        check_target(out)
     city = run_data(folder, data, cache, skip_bad).city
     student, config, card = load_trained(folder.best, city)
     demand = read_demand(od_file, city.road_map.roads) if od_file else draw_demand(city.trips[od], count, seed)
@@ -65,7 +69,6 @@ def generate_command(
     start = time.perf_counter()
     routes = _search_all(walker, demand, settings)
     seconds = time.perf_counter() - start
-    target = out or folder.generated
     about = _about(folder, demand, routes, settings, seconds) | {
         "data_fingerprint": city.meta.fingerprint,
         "trained_on": card.data_fingerprint,

@@ -64,13 +64,14 @@ def prepare(data: Path, cache: Path | None = None, skip_bad: bool = False) -> Pr
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _only_one(root / f"{folder.name}.lock"):
-            if not folder.is_dir():
+            fresh = not folder.is_dir()
+            if fresh:
                 _build(data, folder, fingerprint, skip_bad)
     except OSError as error:
         raise BadInput(
             f"{root}: cannot write the cache here ({error.strerror}); name another folder with --cache"
         ) from None
-    return Prepared(load_city(folder), folder, fresh=True)
+    return Prepared(load_city(folder), folder, fresh)
 
 
 def fingerprint_of(data: Path, skip_bad: bool) -> str:
@@ -90,10 +91,25 @@ def fingerprint_of(data: Path, skip_bad: bool) -> str:
 
 @contextmanager
 def _only_one(lock: Path) -> Iterator[None]:
-    """One process at a time; the system lets go of the lock when a process dies."""
-    with lock.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    """One process at a time; the system lets go of the lock when a process dies. Takes the file away at the end."""
+    while True:
+        with lock.open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if not _is_at(stream.fileno(), lock):
+                continue  # the holder before us took it away: others lock a newer file
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one that a path names."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _build(data: Path, folder: Path, fingerprint: str, skip_bad: bool) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import ast
 import csv
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from trainer.errors import BadInput, BadLine
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+ENDS = ("origin_id", "destination_id")
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,16 @@ def read_road_map(folder: Path) -> tuple[RoadMap, tuple[str, ...]]:
     return road_map, classes
 
 
-def csv_rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, row) for every row of a CSV file that must have the given columns."""
+def csv_rows(
+    file: Path, columns: tuple[str, ...], report: Callable[[str, int, str], None] | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, row) for every row of a CSV file that must have the given columns.
+
+    Raises BadInput or BadLine; a row that is too short goes to `report` (kind, line, value) where that is given.
+    """
     if not file.is_file():
-        raise BadInput(f"{file}: no such file; a HOSER data folder needs it")
+        raise BadInput(f"{file}: no such file")
+    csv.field_size_limit(sys.maxsize)  # a long trip is a long field
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
@@ -94,13 +103,28 @@ def csv_rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[s
             if missing:
                 raise BadLine(file, 1, f"missing column(s) {', '.join(missing)}", ",".join(reader.fieldnames or ()))
             for row in reader:
-                if any(row[name] is None for name in columns):
-                    raise BadLine(file, reader.line_num, "too few fields", ",".join(v or "" for v in row.values()))
-                yield reader.line_num, row
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+                if all(row[name] is not None for name in columns):
+                    yield reader.line_num, row
+                    continue
+                found = ",".join(value for value in row.values() if value is not None)
+                if report is None:
+                    raise BadLine(file, reader.line_num, "too few fields", found)
+                report("too few fields", reader.line_num, found)
+    except UnicodeDecodeError:
+        raise BadLine(file, *_first_undecodable(file)) from None
     except csv.Error as error:
         raise BadInput(f"{file}: not readable as CSV ({error})") from None
+
+
+def _first_undecodable(file: Path) -> tuple[int, str, bytes]:
+    """Where a file stops being UTF-8: line, problem and value."""
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return number, f"not UTF-8 text ({error.reason})", line[error.start : error.end]
+    return 1, "not UTF-8 text", b""
 
 
 def _read_geo(file: Path) -> tuple[list[Floats], list[str], list[float]]:
@@ -120,16 +144,18 @@ def _read_geo(file: Path) -> tuple[list[Floats], list[str], list[float]]:
 
 def _polyline(file: Path, line: int, text: str) -> Floats:
     try:
-        points = np.asarray(json.loads(text), dtype=np.float64)
-    except (ValueError, TypeError, RecursionError):
-        raise BadLine(file, line, "coordinates are not JSON [[lng, lat], ...]", text) from None
+        points = np.asarray(json.loads(text))
+    except (ValueError, RecursionError):
+        points = np.asarray(text)
+    if points.dtype.kind not in "if":
+        raise BadLine(file, line, "coordinates are not JSON [[lng, lat], ...]", text)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < 2:
         raise BadLine(file, line, "coordinates need two or more [lng, lat] points", text)
     if not np.isfinite(points).all():
         raise BadLine(file, line, "coordinates are not finite", text)
     if (np.abs(points) > (180.0, 90.0)).any():
         raise BadLine(file, line, "coordinates must be [lng, lat] in degrees", text)
-    return points
+    return points.astype(np.float64)
 
 
 def _length(file: Path, line: int, text: str) -> float:
@@ -151,7 +177,7 @@ def _highway(file: Path, line: int, text: str) -> str:
         return text
     try:
         entries = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         entries = None
     if not (isinstance(entries, list) and entries and all(isinstance(entry, str) for entry in entries)):
         raise BadLine(file, line, "highway is neither a class nor a list of classes", text)
@@ -162,7 +188,7 @@ def _class_ids(highways: list[str]) -> tuple[Ints, tuple[str, ...]]:
     """Rank among the sorted distinct classes: integers by value, strings by code point."""
     distinct = set(highways)
     try:
-        classes = tuple(sorted(distinct, key=int))
+        classes = tuple(sorted(distinct, key=lambda name: (int(name), name)))
     except ValueError:
         classes = tuple(sorted(distinct))
     rank = {name: index for index, name in enumerate(classes)}
@@ -185,8 +211,9 @@ def _centres(points: Floats, offsets: Ints) -> Floats:
 def _read_rel(file: Path, roads: int) -> tuple[Ints, Ints]:
     """Successors in row order and their offsets; a relation that is listed again is read once."""
     pairs: dict[tuple[int, int], None] = {}
-    for line, row in csv_rows(file, ("origin_id", "destination_id")):
-        pairs[_road_id(file, line, row["origin_id"], roads), _road_id(file, line, row["destination_id"], roads)] = None
+    for line, row in csv_rows(file, ENDS):
+        origin, destination = (road_id(file, line, name, row[name], roads) for name in ENDS)
+        pairs[origin, destination] = None
     if not pairs:
         raise BadInput(f"{file}: holds no relation")
     table = np.asarray(list(pairs), dtype=np.int64)
@@ -195,11 +222,12 @@ def _read_rel(file: Path, roads: int) -> tuple[Ints, Ints]:
     return table[order, 1], offsets
 
 
-def _road_id(file: Path, line: int, text: str, roads: int) -> int:
+def road_id(file: Path, line: int, name: str, text: str, roads: int) -> int:
+    """The field `name` of a row, which must be a road of the map. Raises BadLine."""
     try:
         road = int(text)
     except ValueError:
-        raise BadLine(file, line, "road id is not an integer", text) from None
+        raise BadLine(file, line, f"{name}: road id is not an integer", text) from None
     if not 0 <= road < roads:
-        raise BadLine(file, line, f"unknown road id (roadmap.geo has 0..{roads - 1})", text)
+        raise BadLine(file, line, f"{name}: unknown road id (roadmap.geo has 0..{roads - 1})", text)
     return road

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import re
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
@@ -51,10 +49,9 @@ class _Chunk:
 
 def read_trips(file: Path, road_map: RoadMap, skip_bad: bool) -> tuple[Trips, Counter[str]]:
     """All good trips of a file and how many of each kind were dropped. Raises BadInput or BadLine."""
-    csv.field_size_limit(sys.maxsize)
     problems = Problems(file, skip_bad)
     relations = road_map.relation_keys()
-    rows = csv_rows(file, ("rid_list", "time_list"))
+    rows = csv_rows(file, ("rid_list", "time_list"), problems.report)
     parts: list[Trips] = []
     with tqdm(desc=f"read {file.name}", unit=" trips", disable=None, leave=False) as bar:
         while chunk := list(islice(rows, CHUNK)):

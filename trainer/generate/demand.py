@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.roadmap import csv_rows
+from trainer.data.roadmap import csv_rows, road_id
 from trainer.data.trip_files import parse_time
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput, BadLine
+
+ENDS = ("origin_road_id", "destination_road_id")
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,12 @@ def draw_demand(trips: Trips, count: int, seed: int) -> Demand:
 def read_demand(file: Path, roads: int) -> Demand:
     """A CSV with `origin_road_id`, `destination_road_id` and `source_origin_time`. Raises BadInput or BadLine."""
     found: list[tuple[int, int, int]] = []
-    for line, row in csv_rows(file, ("origin_road_id", "destination_road_id", "source_origin_time")):
-        ends = []
-        for name in ("origin_road_id", "destination_road_id"):
-            text = row[name].strip()
-            if not text.isdecimal() or int(text) >= roads:
-                raise BadLine(file, line, f"{name} is no road of the map (0..{roads - 1})", text)
-            ends.append(int(text))
+    for line, row in csv_rows(file, (*ENDS, "source_origin_time")):
+        origin, destination = (road_id(file, line, name, row[name], roads) for name in ENDS)
         start = parse_time(row["source_origin_time"])
         if start is None:
             raise BadLine(file, line, "source_origin_time is not YYYY-MM-DDTHH:MM:SSZ", row["source_origin_time"])
-        found.append((ends[0], ends[1], start))
+        found.append((origin, destination, start))
     if not found:
         raise BadInput(f"{file}: holds no origin and destination")
     origins, destinations, starts = np.asarray(found, dtype=np.int64).T

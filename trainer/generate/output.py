@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.roadmap import csv_rows
+from trainer.data.roadmap import csv_rows, road_id
 from trainer.data.trip_files import format_times, parse_time
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput, BadLine
@@ -37,6 +37,14 @@ class Generated:
 
     trips: Trips
     destinations: Ints  # [n] requested
+
+
+def check_target(file: Path) -> None:
+    """Raises BadInput for a CSV that could not be written at the end of a long search."""
+    if file.suffix == ".json":
+        raise BadInput(f"{file}: this name is for the description beside the CSV; name another --out")
+    if file.is_dir() or not file.parent.is_dir():
+        raise BadInput(f"{file}: is a folder or lies in none; name another --out")
 
 
 def write_generated(file: Path, demand: Demand, routes: list[Route], about: dict[str, Any]) -> None:
@@ -71,14 +79,15 @@ def read_generated(file: Path, roads: int) -> Generated:
     needed = ("destination_road_id", "gene_trace_road_id", "gene_trace_datetime")
     for line, row in csv_rows(file, needed):
         trace = _json_list(file, line, row["gene_trace_road_id"], int)
-        times = [parse_time(text) for text in _json_list(file, line, row["gene_trace_datetime"], str)]
-        if len(trace) != len(times) or not trace or None in times or not row["destination_road_id"].isdecimal():
-            raise BadLine(file, line, "roads and times do not make a trip", row["gene_trace_datetime"])
-        if not all(0 <= road < roads for road in trace):
-            raise BadLine(file, line, f"road ids must be 0..{roads - 1}", row["gene_trace_road_id"])
+        times = _times(file, line, row["gene_trace_datetime"])
+        if not trace or len(trace) != len(times):
+            raise BadLine(file, line, "not a trip", f"{len(trace)} roads, {len(times)} times")
+        for road in trace:
+            if not 0 <= road < roads:
+                raise BadLine(file, line, f"unknown road id (roadmap.geo has 0..{roads - 1})", road)
         road_lists.append(trace)
-        time_lists.append([t for t in times if t is not None])
-        destinations.append(int(row["destination_road_id"]))
+        time_lists.append(times)
+        destinations.append(road_id(file, line, "destination_road_id", row["destination_road_id"], roads))
     if not road_lists:
         raise BadInput(f"{file}: holds no trip")
     trips = Trips(
@@ -89,11 +98,24 @@ def read_generated(file: Path, roads: int) -> Generated:
     return Generated(trips, np.asarray(destinations))
 
 
+def _times(file: Path, line: int, text: str) -> list[int]:
+    """Seconds of a JSON list of times that never go back."""
+    times: list[int] = []
+    for stamp in _json_list(file, line, text, str):
+        seconds = parse_time(stamp)
+        if seconds is None:
+            raise BadLine(file, line, "not YYYY-MM-DDTHH:MM:SSZ", stamp)
+        if times and seconds < times[-1]:
+            raise BadLine(file, line, "time goes back", stamp)
+        times.append(seconds)
+    return times
+
+
 def _json_list(file: Path, line: int, text: str, kind: type) -> list[Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
         values = None
-    if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+    if not isinstance(values, list) or not all(type(value) is kind for value in values):  # true is no int
         raise BadLine(file, line, f"not a JSON list of {kind.__name__}", text)
     return values
