@@ -1,35 +1,17 @@
-"""A small city, prepared, and a tiny teacher whose grid covers it."""
+"""One small experiment for all integration tests: data, teacher, and two runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 
-from teacher_server.vocabulary import Grid as TeacherGrid
-from tests.serving import RunningTeacher, serve, tiny_artifact
-from trainer.data.city import City
+from tests.integration.line import Line, city_teacher
+from tests.integration.runs import epochs, train
+from tests.serving import RunningTeacher, serve
 from trainer.data.prepare import prepare
 from trainer.data.sample_city import write_sample_city
-from trainer.grid import Grid
-
-
-@dataclass(frozen=True)
-class Line:
-    """Folders of one small experiment."""
-
-    data: Path
-    cache: Path
-    teacher: Path
-    city: City
-
-
-def city_teacher(folder: Path, city: City, seed: int = 0) -> str:
-    """Writes a random teacher over a city's map; returns its digest."""
-    grid = TeacherGrid(**asdict(Grid.over(city.road_map.points, 0.001)))
-    return tiny_artifact(folder, grid=grid, block_size=48, scale=0.3, seed=seed).digest
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +27,17 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
 def served(line: Line) -> Iterator[RunningTeacher]:
     with serve(line.teacher) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def plain_run(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("plain") / "run"
+    train(line, out, "--teacher", "none", *epochs(2))
+    return out
+
+
+@pytest.fixture(scope="session")
+def taught_run(line: Line, served: RunningTeacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("taught") / "run"
+    train(line, out, "--teacher", f"grpc://{served.grpc}", *epochs(2))
+    return out

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from teacher_server.artifact import load_artifact
-from tests.integration.conftest import Line
+from tests.integration.line import Line
 from tests.serving import RunningTeacher, serve, tiny_artifact
 from trainer.assemble import token_map
 from trainer.clock import Clock

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,74 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.conftest import Line, city_teacher
+from tests.integration.line import Line, city_teacher
+from tests.integration.runs import assert_equal, begin, epochs, steps_logged, train, wait_for_step, weights
 from tests.serving import RunningTeacher, serve, start, tiny_artifact, wait_until_ready
-
-FAST = ("--set", "optimizer_config.batch_size=16", "--set", "profiling.log_interval=1", "--cpu-threads", "1")
-
-
-def command(line: Line, out: Path, *flags: str) -> list[str]:
-    where = ("--data", str(line.data), "--cache", str(line.cache), "--out", str(out))
-    return [sys.executable, "-m", "trainer", "train", *where, *FAST, *flags]
-
-
-def train(line: Line, out: Path, *flags: str, status: int = 0) -> str:
-    """Runs to the end; returns what it said on stderr."""
-    done = subprocess.run(command(line, out, *flags), capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
-
-
-def epochs(count: int) -> tuple[str, str]:
-    return "--set", f"optimizer_config.max_epoch={count}"
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return dict(torch.load(out / "checkpoints" / "last.pt", weights_only=True)["model"])
-
-
-def assert_equal(a: Path, b: Path) -> None:
-    """Bit for bit."""
-    first, second = weights(a), weights(b)
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-
-
-def steps_logged(out: Path) -> list[int]:
-    file = out / "metrics.jsonl"
-    return (
-        [json.loads(text)["step"] for text in file.read_text().splitlines() if text.endswith("}")]
-        if file.exists()
-        else []
-    )
-
-
-def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 100
-    while max(steps_logged(out), default=0) < step:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def begin(line: Line, out: Path, *flags: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(line, out, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.fixture(scope="module")
-def plain_run(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("plain") / "run"
-    train(line, out, "--teacher", "none", *epochs(2))
-    return out
-
-
-@pytest.fixture(scope="module")
-def taught_run(line: Line, served: RunningTeacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("taught") / "run"
-    train(line, out, "--teacher", f"grpc://{served.grpc}", *epochs(2))
-    return out
 
 
 def test_a_run_leaves_what_it_promises(line: Line, taught_run: Path, served: RunningTeacher) -> None:
