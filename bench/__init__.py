@@ -1,0 +1,1 @@
+"""Measurements of the product against plain references; `python -m bench`."""
