@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import Annotated
 
 import typer
 
-from teacher_server.commands import describe, evaluate, export, fit
-from teacher_server.errors import InvalidRequest, TeacherError
-from teacher_server.settings import serve
+from teacher_server.commands.offline import describe, evaluate, export, fit
+from teacher_server.commands.online import score, serve
+from teacher_server.errors import TeacherError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,23 +17,8 @@ app = typer.Typer(
     help="Fit, export, serve and judge an LM-TAD teacher.",
 )
 
-for command in (fit, export, describe, evaluate, serve):
+for command in (fit, export, describe, evaluate, serve, score):
     app.command()(command)
-
-
-@app.command()
-def score(
-    address: Annotated[str, typer.Argument(help="grpc://HOST:PORT, HOST:PORT or unix:PATH.")],
-    request: Annotated[typer.FileText, typer.Argument(help="JSON file; - is standard input.")] = "-",  # type: ignore[assignment]
-) -> None:
-    """Ask a served teacher for log-probabilities: {"histories": [[1, 2]], "candidates": [[[3, 4]]], "window": 0}."""
-    from teacher_server.client import score_address
-
-    try:
-        content = json.load(request)
-    except ValueError as error:
-        raise InvalidRequest(f"{request.name}: not valid JSON: {error}") from None
-    print(json.dumps(score_address(address, content)))
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from teacher_server import __version__
 from teacher_server.artifact import TeacherDescription, write_artifact
 from teacher_server.errors import BadArtifact, BadSettings
-from teacher_server.fit_run import FitRun
-from teacher_server.foreign import ForeignTeacher, read_foreign
+from teacher_server.fit.run import FitRun
+from teacher_server.foreign.checkpoint import ForeignTeacher, read_foreign
 from teacher_server.vocabulary import Grid, SpecialTokens
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from teacher_server.errors import BadArtifact
-from teacher_server.foreign import read_foreign
+from teacher_server.foreign.checkpoint import read_foreign
 from teacher_server.model import LMTAD, ModelConfig
 from teacher_server.vocabulary import Grid
 

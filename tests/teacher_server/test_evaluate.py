@@ -12,14 +12,14 @@ import torch
 
 from teacher_server.artifact import Artifact, load_artifact
 from teacher_server.errors import BadSettings
-from teacher_server.evaluate import evaluate
-from teacher_server.evaluate_report import write_evaluation
+from teacher_server.evaluate.judge import evaluate
+from teacher_server.evaluate.report import write_evaluation
 from teacher_server.export import export_run
-from teacher_server.fit import fit, start_run
-from teacher_server.fit_run import FitRun
-from teacher_server.fit_settings import FitSettings
-from teacher_server.likelihood import likelihood
-from teacher_server.tokens import TokenFolder, open_tokens
+from teacher_server.fit.likelihood import likelihood
+from teacher_server.fit.loop import fit, start_run
+from teacher_server.fit.run import FitRun
+from teacher_server.fit.settings import FitSettings
+from teacher_server.fit.tokens import TokenFolder, open_tokens
 from teacher_server.vocabulary import Grid
 from tests.teacher_server.token_folders import walks, write_tokens
 

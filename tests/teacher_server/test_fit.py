@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 from teacher_server.artifact import load_artifact
 from teacher_server.errors import BadArtifact, BadSettings, EngineFailure
 from teacher_server.export import export_run
-from teacher_server.fit import fit, next_token_loss, resume_run, start_run
-from teacher_server.fit_run import FitRun
-from teacher_server.fit_settings import FitSettings
-from teacher_server.likelihood import likelihood
+from teacher_server.fit.likelihood import likelihood
+from teacher_server.fit.loop import fit, next_token_loss, resume_run, start_run
+from teacher_server.fit.run import FitRun
+from teacher_server.fit.sequences import pad_batch
+from teacher_server.fit.settings import FitSettings
+from teacher_server.fit.tokens import open_tokens
 from teacher_server.model import LMTAD, ModelConfig
-from teacher_server.sequences import pad_batch
-from teacher_server.tokens import open_tokens
 from teacher_server.vocabulary import SpecialTokens
 from tests.teacher_server.token_folders import GRID, token_folder, walks, write_tokens
 
@@ -123,7 +123,7 @@ def test_in_the_middle_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return next_token_loss(model, inputs, targets)
 
     with monkeypatch.context() as patch:
-        patch.setattr("teacher_server.fit.next_token_loss", stops)
+        patch.setattr("teacher_server.fit.loop.next_token_loss", stops)
         with pytest.raises(KeyboardInterrupt):
             run_fit(tmp_path / "data", tmp_path / "cut", **settings)
     data, run = open_tokens(tmp_path / "data"), FitRun(tmp_path / "cut")
@@ -143,7 +143,7 @@ def test_a_complete_run_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("teacher_server.fit.next_token_loss", lambda m, i, t: next_token_loss(m, i, t) * math.nan)
+    monkeypatch.setattr("teacher_server.fit.loop.next_token_loss", lambda m, i, t: next_token_loss(m, i, t) * math.nan)
     with pytest.raises(EngineFailure, match="the loss is nan at step 0"):
         run_fit(tmp_path / "data", tmp_path / "run")
     assert not (tmp_path / "run/checkpoint.pt").exists()

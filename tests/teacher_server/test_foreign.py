@@ -14,8 +14,8 @@ import torch
 from teacher_server.artifact import load_artifact
 from teacher_server.errors import BadSettings
 from teacher_server.export import export_foreign
-from teacher_server.foreign import read_foreign
-from teacher_server.grid_source import grid_from_bounds, grid_from_file
+from teacher_server.foreign.checkpoint import read_foreign
+from teacher_server.foreign.grid_source import grid_from_bounds, grid_from_file
 from teacher_server.model import ModelConfig
 from teacher_server.vocabulary import Grid
 from tests.teacher_server.foreign_files import CONFIG, GRID, original_form, refused, seed_form, weights

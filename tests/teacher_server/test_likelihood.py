@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teacher_server.likelihood import likelihood
+from teacher_server.fit.likelihood import likelihood
+from teacher_server.fit.sequences import IGNORED, budget_batches, epoch_batches, pad_batch
+from teacher_server.fit.tokens import Trips
 from teacher_server.model import LMTAD, ModelConfig
-from teacher_server.sequences import IGNORED, budget_batches, epoch_batches, pad_batch
-from teacher_server.tokens import Trips
 from teacher_server.vocabulary import SpecialTokens
 
 SPECIAL = SpecialTokens.after(12)
@@ -48,8 +48,8 @@ def test_likelihood_equals_one_position_at_a_time(cells: list[list[int]], budget
     MODEL.eval()
     expected = [oracle(trip) for trip in cells]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("teacher_server.likelihood.TOKEN_BUDGET", budget)
-        patch.setattr("teacher_server.likelihood.LOGITS_AT_ONCE", 15 * budget)
+        patch.setattr("teacher_server.fit.likelihood.TOKEN_BUDGET", budget)
+        patch.setattr("teacher_server.fit.likelihood.LOGITS_AT_ONCE", 15 * budget)
         found = likelihood(MODEL, as_trips(cells), SPECIAL)
     np.testing.assert_allclose(found.nll, [nll for nll, _ in expected], rtol=1e-4, atol=1e-4)
     assert found.tokens.tolist() == [tokens for _, tokens in expected]

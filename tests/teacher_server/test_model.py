@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from teacher_server.artifact import load_artifact
 from teacher_server.export import export_foreign
-from teacher_server.grid_source import grid_from_file
+from teacher_server.foreign.grid_source import grid_from_file
 from teacher_server.model import LMTAD, ModelConfig
 
 SMALL = ModelConfig(block_size=10, vocab_size=30, n_layer=2, n_head=2, n_embd=16)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teacher_server.outliers import SETTINGS, OutlierSetting, detour, make_outliers, route_switch
-from teacher_server.tokens import Cells, Trips
+from teacher_server.evaluate.outliers import SETTINGS, OutlierSetting, detour, make_outliers, route_switch
+from teacher_server.fit.tokens import Cells, Trips
 from teacher_server.vocabulary import Grid
 from tests.teacher_server.token_folders import GRID, walks
 

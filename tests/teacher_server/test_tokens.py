@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from teacher_server.errors import BadSettings
-from teacher_server.tokens import SPLITS, open_tokens
+from teacher_server.fit.tokens import SPLITS, open_tokens
 from teacher_server.vocabulary import SpecialTokens
 from tests.teacher_server.token_folders import COUNTS, GRID, token_folder, walks
 

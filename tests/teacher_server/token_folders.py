@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from teacher_server.tokens import TokenFolder, open_tokens
+from teacher_server.fit.tokens import TokenFolder, open_tokens
 from teacher_server.vocabulary import Grid, SpecialTokens
 
 GRID = Grid(37.0, 37.0105, -122.0, -121.9885, 0.001, 0.001, 11, 12)

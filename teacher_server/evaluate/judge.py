@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from teacher_server.artifact import Artifact
 from teacher_server.errors import BadSettings
-from teacher_server.likelihood import Likelihood, likelihood
+from teacher_server.evaluate.outliers import RATIO, SETTINGS, OutlierSetting, make_outliers
+from teacher_server.fit.likelihood import Likelihood, likelihood
+from teacher_server.fit.tokens import TokenFolder, Trips
 from teacher_server.model import LMTAD
-from teacher_server.outliers import RATIO, SETTINGS, OutlierSetting, make_outliers
-from teacher_server.tokens import TokenFolder, Trips
 
 
 @dataclass(frozen=True)

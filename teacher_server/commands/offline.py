@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from teacher_server.errors import BadArtifact, BadSettings
-from teacher_server.fit_settings import FitSettings
+from teacher_server.fit.settings import FitSettings
 
 if TYPE_CHECKING:
     import torch
 
-    from teacher_server.fit_run import FitConfig, FitRun
-    from teacher_server.tokens import TokenFolder
+    from teacher_server.fit.run import FitConfig, FitRun
+    from teacher_server.fit.tokens import TokenFolder
     from teacher_server.vocabulary import Grid
 
 DEFAULTS = FitSettings()
@@ -59,9 +59,9 @@ def fit(
     cpu_threads: Threads = 0,
 ) -> None:
     """Fit an LM-TAD teacher to the train trips of a tokens folder."""
-    from teacher_server.fit import fit as run_fit
-    from teacher_server.fit_run import FitRun
-    from teacher_server.tokens import open_tokens
+    from teacher_server.fit.loop import fit as run_fit
+    from teacher_server.fit.run import FitRun
+    from teacher_server.fit.tokens import open_tokens
 
     values = {field.name: context.params[field.name] for field in fields(FitSettings)}
     explicit = {name for name in values if context.get_parameter_source(name).name == "COMMANDLINE"}  # type: ignore[union-attr]
@@ -140,9 +140,9 @@ def evaluate(
 ) -> None:
     """Perplexity on the test trips, and how well anomaly scores find artificial outliers (PR-AUC, F1)."""
     from teacher_server.artifact import load_artifact
-    from teacher_server.evaluate import evaluate as run_evaluate
-    from teacher_server.evaluate_report import print_evaluation, write_evaluation
-    from teacher_server.tokens import open_tokens
+    from teacher_server.evaluate.judge import evaluate as run_evaluate
+    from teacher_server.evaluate.report import print_evaluation, write_evaluation
+    from teacher_server.fit.tokens import open_tokens
 
     chosen = _device(device, cpu_threads)
     result = run_evaluate(load_artifact(artifact), open_tokens(tokens), seed, chosen)
@@ -153,7 +153,7 @@ def evaluate(
 
 def _fit_config(data: TokenFolder, run: FitRun, values: dict[str, Any], explicit: set[str], resume: bool) -> FitConfig:
     """A new run's configuration, or the stored one, which flags may repeat but not change."""
-    from teacher_server.fit import resume_run, start_run
+    from teacher_server.fit.loop import resume_run, start_run
 
     if not resume:
         try:
@@ -170,7 +170,7 @@ def _fit_config(data: TokenFolder, run: FitRun, values: dict[str, Any], explicit
 
 
 def _grid(file: Path | None, bounds: str | None, cell: float | None, downsample: int) -> Grid:
-    from teacher_server.grid_source import grid_from_bounds, grid_from_file
+    from teacher_server.foreign.grid_source import grid_from_bounds, grid_from_file
 
     if file is not None and bounds is None and cell is None:
         return grid_from_file(file)

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from teacher_server.errors import BadSettings, EngineFailure
-from teacher_server.fit_run import FitConfig, FitRun
-from teacher_server.fit_settings import FitSettings
-from teacher_server.likelihood import likelihood
+from teacher_server.fit.likelihood import likelihood
+from teacher_server.fit.run import FitConfig, FitRun
+from teacher_server.fit.sequences import IGNORED, epoch_batches, pad_batch
+from teacher_server.fit.settings import FitSettings
+from teacher_server.fit.tokens import TokenFolder, Trips
 from teacher_server.model import LMTAD, ModelConfig
-from teacher_server.sequences import IGNORED, epoch_batches, pad_batch
-from teacher_server.tokens import TokenFolder, Trips
 
 SMALLEST_BLOCK = 128
 

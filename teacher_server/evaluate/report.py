@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from teacher_server.errors import BadSettings
-from teacher_server.evaluate import Evaluation
+from teacher_server.evaluate.judge import Evaluation
 
 
 def write_evaluation(result: Evaluation, path: Path) -> None:

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from teacher_server.fit.sequences import IGNORED, budget_batches, pad_batch
+from teacher_server.fit.tokens import Trips
 from teacher_server.model import LMTAD
-from teacher_server.sequences import IGNORED, budget_batches, pad_batch
-from teacher_server.tokens import Trips
 from teacher_server.vocabulary import SpecialTokens
 
 TOKEN_BUDGET = 4096  # padded tokens of one forward pass

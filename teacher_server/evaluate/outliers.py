@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from teacher_server.tokens import Cells, Trips
+from teacher_server.fit.tokens import Cells, Trips
 from teacher_server.vocabulary import Grid
 
 RATIO = 0.05  # share of outliers among the judged trips

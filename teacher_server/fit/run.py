@@ -24,7 +24,7 @@ from torch import Tensor
 from teacher_server.artifact import TIED
 from teacher_server.description import check_vocabulary, read_fields
 from teacher_server.errors import BadArtifact, BadSettings
-from teacher_server.fit_settings import FitSettings
+from teacher_server.fit.settings import FitSettings
 from teacher_server.model import LMTAD, ModelConfig
 from teacher_server.vocabulary import Grid, SpecialTokens
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from teacher_server.artifact import TIED, check_weights
 from teacher_server.errors import BadArtifact
+from teacher_server.foreign.torch_zip import TorchZip
+from teacher_server.foreign.unpickler import Record, StoredTensor
 from teacher_server.model import ModelConfig
-from teacher_server.torch_zip import TorchZip
-from teacher_server.unpickler import Record, StoredTensor
 
 EMBEDDING, POSITIONS = "transformer.wte.weight", "transformer.wpe.weight"
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from teacher_server.errors import BadArtifact
-from teacher_server.unpickler import Storage, StoredTensor, read_pickle
+from teacher_server.foreign.unpickler import Storage, StoredTensor, read_pickle
 
 
 class TorchZip:

@@ -1,0 +1,122 @@
+"""`teacher serve` and `teacher score`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from teacher_server.addresses import TcpAddress, parse_address
+from teacher_server.errors import BadSettings, InvalidRequest
+from teacher_server.limits import Limits
+from teacher_server.settings import Settings
+
+_LIMITS = Limits()
+
+
+def serve(
+    artifact: Annotated[Path, typer.Argument(envvar="TEACHER_ARTIFACT", help="Folder of the teacher to serve.")],
+    grpc_address: Annotated[
+        list[str],
+        typer.Option(
+            envvar="TEACHER_GRPC_ADDRESS",
+            help="HOST:PORT or unix:PATH; may be repeated (in the environment: separated by blanks). "
+            "Port 0 takes a free one.",
+        ),
+    ] = ["127.0.0.1:8001"],  # noqa: B006
+    http_address: Annotated[
+        str, typer.Option(envvar="TEACHER_HTTP_ADDRESS", help="HOST:PORT of the health pages, or none.")
+    ] = "127.0.0.1:8000",
+    device: Annotated[str, typer.Option(envvar="TEACHER_DEVICE", help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            envvar="TEACHER_DTYPE",
+            help="Compute type: float32, bfloat16, float16 or auto (float16 on CUDA, float32 on the CPU).",
+        ),
+    ] = "auto",
+    batch_tokens: Annotated[
+        int, typer.Option(envvar="TEACHER_BATCH_TOKENS", min=1, help="Padded tokens computed at once.")
+    ] = 8_192,
+    queue_tokens: Annotated[
+        int, typer.Option(envvar="TEACHER_QUEUE_TOKENS", min=1, help="Tokens that may wait in the queue.")
+    ] = 1_048_576,
+    max_sequences: Annotated[
+        int, typer.Option(envvar="TEACHER_MAX_SEQUENCES", min=1, help="Histories of one request.")
+    ] = _LIMITS.max_sequences,
+    max_tokens: Annotated[
+        int, typer.Option(envvar="TEACHER_MAX_TOKENS", min=1, help="History tokens of one request.")
+    ] = _LIMITS.max_tokens,
+    max_positions: Annotated[
+        int, typer.Option(envvar="TEACHER_MAX_POSITIONS", min=1, help="Scored positions of one request.")
+    ] = _LIMITS.max_positions,
+    max_candidates: Annotated[
+        int, typer.Option(envvar="TEACHER_MAX_CANDIDATES", min=1, help="Candidates of one request.")
+    ] = _LIMITS.max_candidates,
+    max_message_bytes: Annotated[
+        int, typer.Option(envvar="TEACHER_MAX_MESSAGE_BYTES", min=1, help="Bytes of one gRPC message.")
+    ] = _LIMITS.max_message_bytes,
+    drain_timeout: Annotated[
+        float, typer.Option(envvar="TEACHER_DRAIN_TIMEOUT", min=0, help="Seconds to finish requests on SIGTERM.")
+    ] = 30.0,
+    max_connection_age: Annotated[
+        float | None,
+        typer.Option(
+            envvar="TEACHER_MAX_CONNECTION_AGE",
+            min=0.1,
+            help="Seconds after which clients must connect again, so that they find new replicas.",
+        ),
+    ] = None,
+    until_stdin_closes: Annotated[
+        bool,
+        typer.Option(
+            "--until-stdin-closes",
+            envvar="TEACHER_UNTIL_STDIN_CLOSES",
+            help="Stop when standard input ends: a child never outlives the process that started it.",
+        ),
+    ] = False,
+) -> None:
+    """Serve a teacher over gRPC, with health pages over HTTP, until SIGTERM or SIGINT."""
+    from teacher_server.serve import run  # torch and grpc load only for the command that needs them
+
+    limits = Limits(max_sequences, max_tokens, max_positions, max_candidates, max_message_bytes)
+    run(
+        Settings(
+            artifact=artifact,
+            grpc_addresses=tuple(parse_address(text) for text in grpc_address),
+            http_address=_http_address(http_address),
+            device=device,
+            dtype=dtype,
+            batch_tokens=batch_tokens,
+            queue_tokens=queue_tokens,
+            limits=limits,
+            drain_timeout=drain_timeout,
+            max_connection_age=max_connection_age,
+            until_stdin_closes=until_stdin_closes,
+        )
+    )
+
+
+def score(
+    address: Annotated[str, typer.Argument(help="grpc://HOST:PORT, HOST:PORT or unix:PATH.")],
+    request: Annotated[typer.FileText, typer.Argument(help="JSON file; - is standard input.")] = "-",  # type: ignore[assignment]
+) -> None:
+    """Ask a served teacher for log-probabilities: {"histories": [[1, 2]], "candidates": [[[3, 4]]], "window": 0}."""
+    from teacher_server.client import score_address
+
+    try:
+        content = json.load(request)
+    except ValueError as error:
+        raise InvalidRequest(f"{request.name}: not valid JSON: {error}") from None
+    print(json.dumps(score_address(address, content)))
+
+
+def _http_address(text: str) -> TcpAddress | None:
+    if text == "none":
+        return None
+    address = parse_address(text)
+    if not isinstance(address, TcpAddress):
+        raise BadSettings(f"bad HTTP address {text!r}: use HOST:PORT or none")
+    return address
