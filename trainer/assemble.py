@@ -1,4 +1,4 @@
-"""From a configuration and prepared data to the objects of a run."""
+"""From a configuration and prepared data to a student on a device."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ from torch import Tensor
 
 from trainer.config import Config, config_from
 from trainer.data.city import City
-from trainer.errors import BadInput, TeacherMismatch
-from trainer.grid import TokenMap, map_roads
+from trainer.errors import BadInput
 from trainer.student.buffers import network_buffers
 from trainer.student.checkpoint import StudentCard, clean_state, load_student, verify_buffers
 from trainer.student.hoser import HOSER, HoserConfig
 from trainer.student.road_network import EncoderSizes
-from trainer.teacher.protocol import Description, Teacher
-from trainer.teacher.targets import Targets, TeacherTargets, UniformTargets
-
-GRID_TOLERANCE = 1e-9  # degrees
 
 
 def build_student(config: Config, city: City, older_time: bool = False) -> HOSER:
@@ -79,42 +74,6 @@ def restore(state: dict[str, Tensor], config: Config, city: City, where: str) ->
     except RuntimeError as error:
         raise BadInput(f"{where}: does not fit the configuration: {' '.join(str(error).split())}") from None
     return student
-
-
-def token_map(description: Description, config: Config, city: City) -> TokenMap:
-    """Every road's token for a teacher that fits the configuration and the road map. Raises TeacherMismatch."""
-    distill, grid = config.distill, description.grid
-    if distill.teacher_digest not in (None, description.digest):
-        raise TeacherMismatch(
-            f"the run is for teacher {distill.teacher_digest}, the teacher that answers is {description.digest}"
-        )
-    for name, wanted, found in (
-        ("grid_size", distill.grid_size, grid.cell_lat),
-        ("grid_size", distill.grid_size, grid.cell_lng),
-        ("downsample", distill.downsample, grid.downsample),
-    ):
-        if wanted is not None and abs(wanted - found) > GRID_TOLERANCE:
-            raise TeacherMismatch(f"distill.{name} is {wanted:g} in the config, but {found:g} at the teacher")
-    window = distill.window
-    if window != "full" and window > description.block_size - 1:
-        raise TeacherMismatch(
-            f"distill.window is {window}, but the teacher's block holds {description.block_size - 1} tokens and SOT"
-        )
-    return map_roads(grid, city.road_map.centres)
-
-
-def make_targets(config: Config, teacher: Teacher | None, tokens: TokenMap | None) -> Targets:
-    """What the KL pulls towards: the teacher, or the uniform distribution where there is none."""
-    distill = config.distill
-    if teacher is None or tokens is None:
-        return UniformTargets(distill.positions)
-    return TeacherTargets(
-        teacher,
-        tokens.road_to_token,
-        window=0 if distill.window == "full" else distill.window,
-        positions=distill.positions,
-        shared_cells=distill.shared_cells,
-    )
 
 
 def pick_device(name: str) -> torch.device:

@@ -11,12 +11,12 @@ import torch
 from teacher_server.artifact import load_artifact
 from tests.integration.line import Line
 from tests.serving import RunningTeacher, serve, tiny_artifact
-from trainer.assemble import token_map
 from trainer.clock import Clock
 from trainer.config import load_config
 from trainer.data.features import Network
 from trainer.errors import TeacherMismatch, TeacherUnavailable
 from trainer.examples import ExampleMaker
+from trainer.guide import token_map
 from trainer.teacher.grpc import GrpcTeacher
 from trainer.teacher.targets import Target, TeacherTargets
 

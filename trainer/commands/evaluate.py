@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trainer.assemble import load_trained, make_targets, pick_device, token_map
+from trainer.assemble import load_trained, pick_device
 from trainer.clock import Clock
 from trainer.commands.data import Cache, SkipBad
 from trainer.commands.load import run_data
@@ -24,11 +24,12 @@ from trainer.evaluate.judge import evaluate_trips
 from trainer.evaluate.pairs import Cell
 from trainer.examples import ExampleMaker
 from trainer.generate.output import read_generated
+from trainer.guide import find_guide
 from trainer.run_folder import RunFolder, write_json
 from trainer.step import Objective, Sums, measure
 from trainer.student.checkpoint import StudentCard
 from trainer.student.hoser import HOSER
-from trainer.teacher.address import connect
+from trainer.teacher.address import NONE, UNIFORM
 from trainer.teacher.targets import Targets
 
 NEXT_STEP = ("next_step_accuracy", "choice_accuracy", "mape_log1p", "mape_seconds", "loss_next_step")
@@ -85,15 +86,14 @@ def _next_step(
     about = {"split": split, "data_fingerprint": city.meta.fingerprint, "teacher_digest": card.teacher_digest}
     if fuse is None:
         return about | _figures(student.to(where), config, card, city, split, None, 0.0)
-    teacher = connect(address, config.distill.deadline_s) if address else None
-    if teacher is None:
+    if address in (None, NONE, UNIFORM):
         raise BadInput("--fuse-teacher needs --teacher local:FOLDER or grpc://HOST:PORT")
+    guide = find_guide(address, config, city)
     try:
-        targets = make_targets(config, teacher, token_map(teacher.description, config, city))
-        fused = {"fuse_teacher": fuse, "fused_with": teacher.description.digest}
-        return about | fused | _figures(student.to(where), config, card, city, split, targets, fuse)
+        fused = {"fuse_teacher": fuse, "fused_with": guide.digest}
+        return about | fused | _figures(student.to(where), config, card, city, split, guide.targets, fuse)
     finally:
-        teacher.close()
+        guide.close()
 
 
 def _figures(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -13,21 +12,18 @@ import torch
 import typer
 
 from trainer import __version__
-from trainer.assemble import build_student, load_trained, make_targets, pick_device, token_map
+from trainer.assemble import build_student, load_trained, pick_device
 from trainer.clock import Clock
 from trainer.config import Config, load_config, without_effect
 from trainer.data.batches import truncated
-from trainer.data.city import City
 from trainer.data.features import Network
 from trainer.data.prepare import Prepared, prepare
 from trainer.errors import BadInput
 from trainer.examples import ExampleMaker
+from trainer.guide import Guide, find_guide, teacher_address
 from trainer.run_folder import Origin, RunFolder, write_json
 from trainer.step import Objective
 from trainer.student.checkpoint import StudentCard
-from trainer.teacher.address import NONE, UNIFORM, check_address, connect
-from trainer.teacher.protocol import Teacher
-from trainer.teacher.targets import Targets
 from trainer.train import Trainer, data_folder, set_numerics
 
 
@@ -50,64 +46,6 @@ class StopFlag:
 
     def __call__(self) -> bool:
         return self.signal is not None
-
-
-@dataclass(frozen=True)
-class Guide:
-    """Who teaches: nobody (`targets` None), the uniform distribution, or a served teacher."""
-
-    name: str  # "none", "uniform" or the teacher's digest
-    targets: Targets | None
-    teacher: Teacher | None
-    about: dict[str, Any]
-
-    @property
-    def digest(self) -> str | None:
-        return self.teacher.description.digest if self.teacher else None
-
-    def close(self) -> None:
-        if self.teacher:
-            self.teacher.close()
-
-
-def teacher_address(flag: str | None, config: Config) -> str:
-    """The flag goes before the config; `enable: false` and lambda 0 mean nobody. Raises BadInput without any."""
-    distill = config.distill
-    address = flag or distill.teacher
-    if address is not None:
-        check_address(address)
-    if not distill.enable or distill.lambda_ == 0:
-        return NONE
-    if address is None:
-        hint = f" (the config's distill.ckpt is {distill.ckpt}: make a teacher of it with `teacher export`)"
-        raise BadInput(
-            "no teacher: give --teacher local:FOLDER, grpc://HOST:PORT, uniform or none" + hint * bool(distill.ckpt)
-        )
-    return address
-
-
-def find_guide(address: str, config: Config, city: City) -> Guide:
-    """Connects to the teacher and checks that it fits. Raises TeacherMismatch or TeacherUnavailable."""
-    if address == NONE:
-        return Guide(NONE, None, None, {"kind": NONE})
-    teacher = connect(address, config.distill.deadline_s)
-    if teacher is None:
-        return Guide(UNIFORM, make_targets(config, None, None), None, {"kind": UNIFORM})
-    try:
-        found = teacher.description
-        tokens = token_map(found, config, city)
-    except BaseException:
-        teacher.close()
-        raise
-    about = {
-        "kind": "served",
-        "address": address,
-        "digest": found.digest,
-        "grid": str(found.grid),
-        "compute_type": found.compute_type,
-        "clamped_roads": tokens.clamped,
-    }
-    return Guide(found.digest, make_targets(config, teacher, tokens), teacher, about)
 
 
 def make_trainer(config: Config, prepared: Prepared, folder: RunFolder, guide: Guide, device: str) -> Trainer:
