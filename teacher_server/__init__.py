@@ -1,6 +1,11 @@
 """The teacher: a frozen LM-TAD language model of taxi trips, fitted, described and served."""
 
+import os
 from importlib.metadata import PackageNotFoundError, version
+
+# A trainer and its local teacher take turns on the same cores: a waiting thread must sleep, not spin. Read by
+# OpenMP when torch is loaded, so it stands before every other import.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 try:
     __version__ = version("hoser-distill")

@@ -1,6 +1,11 @@
 """The student: HOSER, a route generator on a road network, trained with a teacher behind a network port."""
 
+import os
 from importlib.metadata import PackageNotFoundError, version
+
+# A trainer and its local teacher take turns on the same cores: a waiting thread must sleep, not spin. Read by
+# OpenMP when torch is loaded, so it stands before every other import.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 try:
     __version__ = version("hoser-distill")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trainer.datasets import random_map, road_map_of
+from tests.trainer.datasets import Polyline, random_map, road_map_of
 from trainer.data.road_graph import bearings, road_edges
 
 
@@ -32,21 +32,17 @@ def test_edges_are_all_pairs_that_share_an_end(seed: int, roads: int, relations:
         assert follows == float((i, j) in pairs)
 
 
-def _ends(line):  # type: ignore[no-untyped-def]
+def _ends(line: Polyline) -> Polyline:
     return line[0], line[-1]
 
 
-def _bearing(line) -> float:  # type: ignore[no-untyped-def]
+def _bearing(line: Polyline) -> float:
     (lng0, lat0), (lng1, lat1) = _ends(line)
     return math.atan2(lat1 - lat0, math.cos(math.radians(lat0)) * (lng1 - lng0))
 
 
 def _turn(a: float, b: float) -> float:
-    """Angle between two directions as a share of half a turn, from the cosine of their difference."""
-    return math.acos(max(-1.0, min(1.0, math.cos(a - b)))) / math.pi if abs(math.cos(a - b)) < 0.999 else _small(a, b)
-
-
-def _small(a: float, b: float) -> float:
+    """Angle between two directions, as a share of half a turn."""
     difference = abs(a - b) % (2 * math.pi)
     return min(difference, 2 * math.pi - difference) / math.pi
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ polylines = st.lists(st.tuples(degrees, degrees), min_size=2, max_size=6)
 def centroid(line: Polyline) -> tuple[float, float]:
     """Midpoints of the segments, weighted by their length in degrees; the first point where there is no length."""
     total = x = y = 0.0
-    for (x0, y0), (x1, y1) in zip(line[:-1], line[1:], strict=True):
+    for (x0, y0), (x1, y1) in pairwise(line):
         weight = math.hypot(x1 - x0, y1 - y0)
         total += weight
         x += weight * (x0 + x1) / 2

@@ -6,12 +6,13 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
+import kahip
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trainer.datasets import random_map, road_map_of, small_city, trips_of
+from tests.trainer.datasets import random_map, road_map_of, rows_of, small_city, trips_of
 from trainer.data.roadmap import read_road_map
 from trainer.data.zones import partition, read_transition_counts, transition_counts, zone_count, zone_graph
 from trainer.errors import BadInput
@@ -61,8 +62,8 @@ def test_a_derived_partition_is_balanced_and_says_nothing(tmp_path: Path, capfd:
     assert capfd.readouterr() == ("", "")
     assert zones.shape == (road_map.roads,)
     sizes = np.bincount(zones, minlength=zone_count(road_map.roads))
-    assert len(sizes) == zone_count(road_map.roads) == 10
-    assert sizes.max() <= math.floor(1.03 * math.ceil(road_map.roads / 10))
+    assert len(sizes) == 11
+    assert sizes.max() <= math.floor(1.03 * math.ceil(road_map.roads / 11))
     assert np.array_equal(partition(road_map), zones)
 
 
@@ -91,7 +92,7 @@ def test_a_damaged_matrix_is_refused_whatever_is_wrong_with_it(tmp_path: Path) -
     whole = file.read_bytes()
     assert read_transition_counts(file, 2).tolist() == [[0, 3], [4, 0]]
     rng = np.random.default_rng(0)
-    refusals = 0
+    refusals: list[str] = []
     for _ in range(400):
         damaged = bytearray(whole)
         for place in rng.integers(0, len(whole), rng.integers(1, 5)):
@@ -100,7 +101,27 @@ def test_a_damaged_matrix_is_refused_whatever_is_wrong_with_it(tmp_path: Path) -
         try:
             assert read_transition_counts(file, 2).shape >= (2, 2)
         except BadInput as error:
-            refusals += 1
-            assert str(error).startswith(f"{file}: ")
-            assert "\n" not in str(error)
-    assert refusals > 300
+            refusals.append(str(error))
+    assert len(refusals) > 300
+    assert all(text.startswith(f"{file}: ") and "\n" not in text for text in refusals)
+
+
+def test_the_partition_is_the_one_of_the_contract(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """kaffpa, mode strong (2), seed 0, 3 %, on the undirected graph without loops, each neighbour once."""
+    folder = small_city(tmp_path / "city", roads=400, trips=20)
+    neighbours: dict[int, set[int]] = {road: set() for road in range(len(rows_of(folder / "roadmap.geo")))}
+    for row in rows_of(folder / "roadmap.rel"):
+        a, b = int(row["origin_id"]), int(row["destination_id"])
+        if a != b:
+            neighbours[a].add(b)
+            neighbours[b].add(a)
+    starts = np.concatenate([[0], np.cumsum([len(near) for near in neighbours.values()])]).tolist()
+    ends = [b for near in neighbours.values() for b in sorted(near)]
+    weights = [1] * len(neighbours), [1] * len(ends)
+
+    def blocks(seed: int) -> list[int]:
+        return list(kahip.kaffpa(weights[0], starts, weights[1], ends, 11, 0.03, True, seed, 2)[1])
+
+    expected, other = blocks(0), blocks(1)
+    capfd.readouterr()
+    assert partition(read_road_map(folder)[0]).tolist() == expected != other
