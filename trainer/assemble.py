@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -80,10 +81,9 @@ def pick_device(name: str) -> torch.device:
     """`auto` takes a GPU where there is one. Raises BadInput for a device that is not here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BadInput(f"--device {name}: must be auto, cpu or cuda") from None
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
+        raise BadInput(f"--device {name}: must be auto, cpu or cuda")
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"--device {name}: there is no CUDA device here")
     return device

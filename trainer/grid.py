@@ -38,7 +38,7 @@ class Grid:
             raise BadInput(f"the cell size must be a positive number of degrees, not {cell}")
         if downsample < 1:
             raise BadInput(f"downsample must be at least 1, not {downsample}")
-        b = bounds or Bounds(*points.min(axis=0)[::-1], *points.max(axis=0)[::-1])
+        b = bounds or Bounds.around(points)
         if max(b.span_lat, b.span_lng) / cell > MAX_CELLS:
             raise BadInput(f"cells of {cell:g} degrees are too small: the grid would have over {MAX_CELLS} of them")
         rows, columns = (max((math.floor(s / cell) + 1) // downsample, 1) for s in (b.span_lat, b.span_lng))
@@ -62,14 +62,20 @@ class Bounds:
     """A rectangle in degrees."""
 
     min_lat: float
-    min_lng: float
     max_lat: float
+    min_lng: float
     max_lng: float
 
     def __post_init__(self) -> None:
-        numbers = (self.min_lat, self.min_lng, self.max_lat, self.max_lng)
+        numbers = (self.min_lat, self.max_lat, self.min_lng, self.max_lng)
         if not all(math.isfinite(x) for x in numbers) or self.span_lat <= 0 or self.span_lng <= 0:
-            raise BadInput(f"bounds must be MIN_LAT,MIN_LNG,MAX_LAT,MAX_LNG with min < max, not {numbers}")
+            raise BadInput(f"bounds must be MIN_LAT,MAX_LAT,MIN_LNG,MAX_LNG with min < max, not {numbers}")
+
+    @classmethod
+    def around(cls, points: Floats) -> Bounds:
+        """The smallest rectangle that holds all points, [P, 2] as lng, lat."""
+        (min_lng, min_lat), (max_lng, max_lat) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        return cls(min_lat, max_lat, min_lng, max_lng)
 
     @property
     def span_lat(self) -> float:

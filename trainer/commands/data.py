@@ -50,7 +50,7 @@ def tokens_command(
     cell: Annotated[float | None, typer.Option(help=f"Cell size of a new grid, degrees ({DEFAULT_CELL}).")] = None,
     downsample: Annotated[int, typer.Option(help="Merge this many cells per axis into one.")] = 1,
     bounds: Annotated[
-        str | None, typer.Option(help="MIN_LAT,MIN_LNG,MAX_LAT,MAX_LNG of a new grid (default: all road points).")
+        str | None, typer.Option(help="MIN_LAT,MAX_LAT,MIN_LNG,MAX_LNG of a new grid (default: all road points).")
     ] = None,
     teacher: Annotated[
         str | None, typer.Option(help="Take the grid of this teacher: local:FOLDER or grpc://...")
@@ -85,10 +85,10 @@ def _bounds(text: str | None) -> Bounds | None:
     if text is None:
         return None
     try:
-        min_lat, min_lng, max_lat, max_lng = (float(part) for part in text.split(","))
+        min_lat, max_lat, min_lng, max_lng = (float(part) for part in text.split(","))
     except ValueError:
-        raise BadInput(f"--bounds {text!r}: must be MIN_LAT,MIN_LNG,MAX_LAT,MAX_LNG") from None
-    return Bounds(min_lat, min_lng, max_lat, max_lng)
+        raise BadInput(f"--bounds {text!r}: must be MIN_LAT,MAX_LAT,MIN_LNG,MAX_LNG") from None
+    return Bounds(min_lat, max_lat, min_lng, max_lng)
 
 
 def _sentence(out: Path, tokens: TokenMap, report: MappingReport) -> str:

@@ -1,0 +1,60 @@
+"""Teacher addresses: the good forms and what is said about the others."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer.errors import BadInput
+from trainer.teacher.address import check_address, connect
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "none",
+        "uniform",
+        "local:runs/teacher",
+        "local:/abs/a b",
+        "grpc://localhost:8001",
+        "grpc://a:1,b:65535",
+        "grpc://[::1]:8001",
+        "grpc://unix:/tmp/s,a:1",
+    ],
+)
+def test_good_addresses(address: str) -> None:
+    check_address(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "named"),
+    [
+        ("", "''"),
+        ("None", "'None'"),
+        ("localhost:8001", "'localhost:8001'"),
+        ("http://localhost:8000", "'http://localhost:8000'"),
+        ("grpc:localhost:8001", "'grpc:localhost:8001'"),
+        ("local:", "'local:'"),
+        ("grpc://", "'' is not HOST:PORT"),
+        ("grpc://localhost", "'localhost' is not HOST:PORT"),
+        ("grpc://:8001", "':8001' is not HOST:PORT"),
+        ("grpc://localhost:0", "'localhost:0' is not HOST:PORT"),
+        ("grpc://localhost:65536", "'localhost:65536' is not HOST:PORT"),
+        ("grpc://localhost:http", "'localhost:http' is not HOST:PORT"),
+        ("grpc://localhost:-1", "'localhost:-1' is not HOST:PORT"),
+        ("grpc://localhost:\u0668\u0660", "is not HOST:PORT"),
+        ("grpc://a:1,", "'' is not HOST:PORT"),
+        ("grpc://a:1,b", "'b' is not HOST:PORT"),
+        ("grpc://unix:", "'unix:' is not HOST:PORT"),
+    ],
+)
+def test_bad_addresses(address: str, named: str) -> None:
+    for use in (check_address, lambda text: connect(text, 1.0)):
+        with pytest.raises(BadInput) as caught:
+            use(address)
+        assert named in str(caught.value)
+        assert "must be local:FOLDER, grpc://HOST:PORT[,HOST:PORT], uniform or none" in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["none", "uniform"])
+def test_nobody_answers_behind_these(address: str) -> None:
+    assert connect(address, 1.0) is None

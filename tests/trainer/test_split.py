@@ -1,0 +1,75 @@
+"""Cutting queries: parts re-joined are the whole, and no part exceeds a limit."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.errors import BadInput
+from trainer.teacher.protocol import Limits, Query
+from trainer.teacher.split import split_query
+
+
+def use(query: Query) -> tuple[int, int, int, int]:
+    """What a query takes of each limit."""
+    return len(query.lengths), len(query.tokens), int(query.scored.sum()), len(query.candidates)
+
+
+def random_query(rng: np.random.Generator, histories: int) -> Query:
+    lengths = rng.integers(1, 9, histories)
+    scored = rng.integers(1, lengths + 1)
+    counts = rng.integers(0, 5, scored.sum())
+    tokens, candidates = (rng.integers(0, 99, n).astype(np.int32) for n in (lengths.sum(), counts.sum()))
+    return Query(tokens, lengths, scored, int(rng.integers(0, 5)), candidates, counts)
+
+
+def one_by_one(query: Query) -> list[tuple[int, int, int, int]]:
+    """What each history takes of each limit, from loops."""
+    uses, position = [], 0
+    for length, scored in zip(query.lengths.tolist(), query.scored.tolist(), strict=True):
+        uses.append((1, length, scored, int(query.counts[position : position + scored].sum())))
+        position += scored
+    return uses
+
+
+@settings(deadline=None, max_examples=200, database=None)
+@given(st.integers(0, 2**32), st.integers(1, 25), st.integers(1, 8), *[st.integers(8, 80)] * 2, st.integers(40, 100))
+def test_parts_make_the_whole(
+    seed: int, histories: int, sequences: int, tokens: int, positions: int, candidates: int
+) -> None:
+    query = random_query(np.random.default_rng(seed), histories)
+    limits = Limits(sequences, tokens, positions, candidates)
+    parts = list(split_query(query, limits))
+    for name in ("tokens", "lengths", "scored", "candidates", "counts"):
+        whole = getattr(query, name)
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        assert joined.dtype == whole.dtype
+        assert np.array_equal(joined, whole), name
+    uses, caps = one_by_one(query), astuple(limits)
+    first = 0
+    for part in parts:
+        assert part.window == query.window
+        assert all(used <= cap for used, cap in zip(use(part), caps, strict=True))
+        last = first + len(part.lengths)
+        assert use(part) == tuple(map(sum, zip(*uses[first:last], strict=True)))
+        if last < len(uses):  # not one history more would have fitted
+            assert any(sum(u[i] for u in uses[first : last + 1]) > caps[i] for i in range(4))
+        first = last
+
+
+@pytest.mark.parametrize("limits", [Limits(5, 3, 9, 9), Limits(5, 9, 1, 9), Limits(5, 9, 9, 3), Limits(0, 9, 9, 9)])
+def test_a_history_that_alone_is_too_much(limits: Limits) -> None:
+    tokens, candidates = np.zeros(6, np.int32), np.zeros(6, np.int32)
+    query = Query(tokens, np.array([2, 4]), np.array([1, 2]), 0, candidates, np.array([2, 1, 3]))
+    with pytest.raises(BadInput, match=r"a trip of [24] steps alone exceeds the teacher's limits"):
+        list(split_query(query, limits))
+
+
+def test_a_query_that_fits_stays_whole() -> None:
+    query = random_query(np.random.default_rng(0), 20)
+    (part,) = split_query(query, Limits(20, 10_000, 10_000, 10_000))
+    assert use(part) == use(query)
