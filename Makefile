@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/trainer demo $(if $(DATA),--data $(DATA))
+	$(BIN)/trainer demo $(if $(DATA),--data "$(DATA)")
 
 test: $(INSTALLED)
 	$(BIN)/pytest -m "not slow"

@@ -13,6 +13,7 @@ from trainer.commands.train import train_command
 from trainer.data.sample_city import sample_city_command
 from trainer.demo import demo_command
 from trainer.errors import TrainerError
+from trainer.signals import exit_on_signals
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +33,8 @@ app.command("demo")(demo_command)
 def main() -> None:
     """Run the command line; an error of the user's ends in one line and its exit code."""
     try:
-        app()
+        with exit_on_signals():
+            app()
     except TrainerError as error:
         print(f"trainer: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from trainer.errors import BadInput
+from trainer.files import whole_file
 from trainer.step import Sums
 from trainer.student.hoser import HOSER
 
@@ -29,7 +29,7 @@ class Progress:
 
 
 def save_progress(file: Path, student: HOSER, optimizer: Optimizer, progress: Progress) -> None:
-    """Writes model, optimiser, random state and position."""
+    """Writes model, optimiser, random state and position. Raises CannotWrite."""
     state: dict[str, Any] = {
         "model": student.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -37,12 +37,8 @@ def save_progress(file: Path, student: HOSER, optimizer: Optimizer, progress: Pr
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, file)
+    with whole_file(file) as partial:
+        torch.save(state, partial)
 
 
 def load_progress(file: Path, student: HOSER, optimizer: Optimizer) -> Progress:

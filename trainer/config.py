@@ -98,8 +98,8 @@ class Distill(Section):
     enable: bool = True
     teacher: str | None = None  # address; --teacher goes before it
     window: Annotated[int, Field(ge=1)] | Literal["full"] = "full"
-    lambda_: NonNegative = Field(default=0.1, alias="lambda")
-    temperature: PositiveFloat = 1.0
+    lambda_: Annotated[float, Field(ge=0, le=1e6)] = Field(default=0.1, alias="lambda")
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 1.0
     tau_squared: bool = False  # multiply the KL by temperature squared
     positions: Literal["all", "last"] = "all"
     shared_cells: Literal["full", "split"] = "full"
@@ -218,13 +218,26 @@ def without_effect(config: Config) -> list[str]:
     return names
 
 
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, where YAML's own keeps the last without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        given: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in given:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1} gives the key {key.value!r} a second time")
+            given.add(key.value)
+        return node
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: cannot be read as a config ({error})") from None
     try:
-        tree = yaml.safe_load(text)
+        tree = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none, a number too long
         raise BadInput(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     if tree is None:
@@ -241,7 +254,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not sign or not all(keys):
         raise BadInput(f"--set {override!r}: must be section.key=value")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise BadInput(f"--set {override!r}: {text!r} is not a YAML value") from None
     for key in keys[:-1]:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.errors import BadInput, TrainingFailed
-from trainer.run_folder import write_json
+from trainer.files import write_json
 
 MARKER = "demo.json"
 STUDENTS = ("none", "uniform", "distilled")
@@ -98,12 +98,16 @@ def demo_command(
     ),
     data: Annotated[Path | None, typer.Option(help="A data folder in HOSER format; without it a city is made.")] = None,
     teacher_epochs: Annotated[int, typer.Option(min=1)] = 8,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each student.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each student.")] = 6,
     count: Annotated[int, typer.Option(min=1, help="Trips that each student generates.")] = 150,
     seed: Annotated[int, typer.Option(min=0)] = 42,
 ) -> None:
     """Everything once: data, a small served teacher, three students of the same seed, and one table."""
     start = time.monotonic()
+    if data is not None and data.resolve().is_relative_to(out.resolve()):
+        raise BadInput(f"--data {data}: lies in --out {out}, which the demo replaces; move it or name another --out")
+    if data is not None and not data.is_dir():
+        raise BadInput(f"--data {data}: no such folder; name a folder in HOSER format")
     _clear(out)
     city = data or out / "city"
     if data is None:
@@ -120,7 +124,8 @@ def demo_command(
             settings = ("--set", f"optimizer_config.max_epoch={effort.epochs}", "--seed", str(seed))
             run("trainer", "train", *common, "--out", out / name, "--teacher", teacher, *settings)
     rows = {name: _judge(out / name, common, effort) for name in STUDENTS}
-    write_json(out / "summary.json", {"students": rows, "seconds": round(time.monotonic() - start, 1)})
+    seconds = round(time.monotonic() - start, 1)
+    write_json(out / "summary.json", {"students": rows, "digests": _digests(out), "seconds": seconds})
     _show(rows)
     print(f"\nAll of it lies in {out} (the table: {out / 'summary.json'}); {time.monotonic() - start:.0f} s.")
 
@@ -142,6 +147,16 @@ def _judge(student: Path, common: tuple[str | Path, ...], effort: Effort) -> dic
     summary = json.loads((student / "summary.json").read_text())
     evaluation = json.loads((student / "evaluation.json").read_text())
     return {name: summary[name] for name in SUMMARY} | {name: evaluation[name] for name in TRIPS}
+
+
+def _digests(out: Path) -> dict[str, Any]:
+    """Of the data, the teacher and every student."""
+    summaries = {name: json.loads((out / name / "summary.json").read_text()) for name in STUDENTS}
+    return {
+        "data": summaries["distilled"]["data_fingerprint"],
+        "teacher": summaries["distilled"]["teacher"]["digest"],
+        "students": {name: summary["model_digest"] for name, summary in summaries.items()},
+    }
 
 
 def _show(rows: dict[str, dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ TrainerError
 │   └── BadLine          the same, at a known line of a file
 ├── TeacherMismatch      the teacher's identity, grid or vocabulary does not fit   exit 2
 ├── TeacherUnavailable   no teacher answers at the address                         exit 3
+├── CannotWrite          a file could not be written: full disk, no permission     exit 1
 └── TrainingFailed       the run cannot go on                                      exit 1
 """
 
@@ -45,6 +46,10 @@ class TeacherUnavailable(TrainerError):
     """No teacher could be reached, or it died."""
 
     exit_code = 3
+
+
+class CannotWrite(TrainerError):
+    """A result could not be stored; what was there before is still there."""
 
 
 class TrainingFailed(TrainerError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,9 @@ def teacher_address(flag: str | None, config: Config) -> str:
     if address is not None:
         check_address(address)
     if not distill.enable or distill.lambda_ == 0:
+        if address not in (None, NONE):
+            why = "distill.lambda is 0" if distill.enable else "distill.enable is false"
+            print(f"trainer: note: {why}, so nobody asks the teacher {address}", file=sys.stderr)
         return NONE
     if address is None:
         hint = f" (the config's distill.ckpt is {distill.ckpt}: make a teacher of it with `teacher export`)"

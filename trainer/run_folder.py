@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,18 +11,7 @@ from typing import Any
 import yaml
 
 from trainer.errors import BadInput
-
-
-def write_text(file: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, file)
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Writes JSON whole or not at all; refuses NaN, which is no JSON."""
-    write_text(file, json.dumps(value, indent=1, allow_nan=False) + "\n")
+from trainer.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -53,6 +41,10 @@ def _first_difference(name: str, mine: Any, other: Any) -> str | None:
     return None if mine == other else f"{name}: the run was made with {mine!r}, this is {other!r}"
 
 
+# What a run that was killed at its very start leaves; nothing of it is worth anything.
+BEGINNINGS = {"checkpoints", "config.yaml", "config.yaml.partial", "origin.json.partial"}
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where the parts of a run lie."""
@@ -78,15 +70,37 @@ class RunFolder:
         return self.root / "generated.csv"
 
     def create(self, origin: Origin, about: Mapping[str, Any]) -> None:
-        """Starts a new run. Raises BadInput when there is one here already."""
-        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
-            raise BadInput(f"{self.root}: is not empty; continue this run with --resume or name another --out")
+        """Starts a new run; once `origin.json` is there, the run can be resumed. Raises BadInput or CannotWrite."""
+        self.check_new()
         try:
             self.last.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.root / "config.yaml", yaml.safe_dump(origin.config, sort_keys=False))
-            write_json(self.root / "origin.json", asdict(origin) | dict(about))
         except OSError as error:
             raise BadInput(f"{self.root}: cannot write a run here ({error.strerror})") from None
+        write_text(self.config, yaml.safe_dump(origin.config, sort_keys=False))
+        write_json(self.root / "origin.json", asdict(origin) | dict(about))
+
+    def check_new(self) -> None:
+        """Raises BadInput when there is something else than the empty beginnings of a run."""
+        if self.root.is_dir() and not (self.root / "origin.json").exists():
+            strange = {entry.name for entry in self.root.iterdir()} - BEGINNINGS
+            if not strange and not any((self.root / "checkpoints").glob("*")):
+                return
+        if self.root.exists():
+            raise BadInput(f"{self.root}: is not empty; continue this run with --resume or name another --out")
+
+    @property
+    def config(self) -> Path:
+        """The run's own settings."""
+        return self.root / "config.yaml"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "evaluation.json"
+
+    def saved(self) -> dict[str, Any]:
+        """`origin.json`: what this run was made from, and where its data and teacher were. Raises BadInput."""
+        self.origin()
+        return dict(json.loads((self.root / "origin.json").read_text()))
 
     def origin(self) -> Origin:
         """What this run was made from. Raises BadInput when this is no run."""

@@ -88,7 +88,7 @@ def _kl_mask(example: Example) -> Tensor | None:
 def _forward(student: HOSER, example: Example, objective: Objective, fuse: float = 0.0) -> tuple[_Parts, Sums]:
     logits, times = student(example.features)
     if fuse and example.target is not None:
-        logits = logits + fuse * example.target.log_probs
+        logits = logits + fuse * example.target.log_probs.masked_fill(~example.features.candidate_mask, 0.0)
     labels = example.labels
     labelled = labels.choice != IGNORED
     choice, seconds = labels.choice[labelled], labels.seconds[labelled]

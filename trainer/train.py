@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch.optim import Optimizer
@@ -17,7 +16,7 @@ from trainer.config import Config
 from trainer.data.batches import epoch_order, in_order
 from trainer.data.city import City
 from trainer.data.trips import Trips
-from trainer.errors import TrainerError
+from trainer.errors import TeacherMismatch, TeacherUnavailable, TrainingFailed
 from trainer.examples import ExampleMaker
 from trainer.run_folder import MetricsLog, RunFolder
 from trainer.schedule import learning_rate, make_optimizer
@@ -55,26 +54,29 @@ class Trainer:
         return -(-len(self.city.trips["train"]) // per_step)
 
     def resume(self) -> None:
-        """Goes on where the last checkpoint stands. Raises BadInput."""
-        self.progress = load_progress(self.folder.last, self.student, self.optimizer)
-        self.clock.seconds.update(self.progress.seconds)
+        """Goes on where the last checkpoint stands, or begins where there is none yet. Raises BadInput."""
+        if self.folder.last.exists():
+            self.progress = load_progress(self.folder.last, self.student, self.optimizer)
+            self.clock.seconds.update(self.progress.seconds)
 
     def run(self) -> bool:
-        """Trains to the end; False when a stop was asked for. Whatever happens, the last whole step is saved."""
+        """Trains to the end; False when a stop was asked for. Saves the last whole step, also when a teacher fails."""
         log = MetricsLog(self.folder.root / "metrics.jsonl", self.progress.step)
         self.save()
         try:
             while self.progress.epoch < self.config.optimizer_config.max_epoch:
                 if not self._train_epoch(log):
+                    self.save()
                     return False
                 self._finish_epoch(log)
-        except TrainerError as error:
-            error.args = (f"{error}; training stopped at step {self.progress.step}, --resume continues",)
+            return True
+        except (TeacherUnavailable, TeacherMismatch, TrainingFailed) as error:
+            self.save()
+            hint = "" if isinstance(error, TrainingFailed) else ", --resume continues"
+            error.args = (f"{error}; training stopped at step {self.progress.step}{hint}",)
             raise
         finally:
-            self.save()
             log.close()
-        return True
 
     def save(self) -> None:
         """Writes the checkpoint that a resumed run starts from."""
@@ -138,10 +140,10 @@ class Trainer:
         train = {f"train/{name}": value for name, value in progress.epoch_sums.means(self.objective).items()}
         val = {"val/next_step_acc": accuracy, "val/time_pred_mape": found["mape_log1p"]}
         val |= {f"val/{name}": value for name, value in found.items() if name != "loss_kl"}
-        counts = {
-            name: getattr(progress.epoch_sums, name) for name in ("kl_skipped", "truncated", "tied", "unlabelled")
-        }
-        log.write(progress.step, {"epoch": progress.epoch} | train | val | counts)
+        sums = progress.epoch_sums
+        counts = {name: getattr(sums, name) for name in ("kl_skipped", "truncated", "unlabelled")}
+        tied = {"tied_share": sums.tied / sums.kl_steps if sums.kl_steps else None}
+        log.write(progress.step, {"epoch": progress.epoch} | train | val | counts | tied)
         if accuracy > progress.best:
             progress.best, progress.best_epoch = accuracy, progress.epoch
             save_student(self.folder.best, self.student.state_dict(), self.card(progress.step))
@@ -172,8 +174,3 @@ def set_numerics(config: Config, cpu_threads: int | None) -> None:
     torch.manual_seed(config.training.seed)
     torch.backends.cuda.matmul.allow_tf32 = config.training.allow_tf32
     torch.backends.cudnn.benchmark = config.training.cudnn_benchmark
-
-
-def data_folder(flag: Path | None, config: Config) -> Path | None:
-    """The data folder: the flag goes before the config's `data_dir`."""
-    return flag or (Path(config.data_dir) if config.data_dir else None)

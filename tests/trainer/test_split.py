@@ -13,6 +13,8 @@ from trainer.errors import BadInput
 from trainer.teacher.protocol import Limits, Query
 from trainer.teacher.split import split_query
 
+LARGE = 1 << 30
+
 
 def use(query: Query) -> tuple[int, int, int, int]:
     """What a query takes of each limit."""
@@ -42,14 +44,14 @@ def test_parts_make_the_whole(
     seed: int, histories: int, sequences: int, tokens: int, positions: int, candidates: int
 ) -> None:
     query = random_query(np.random.default_rng(seed), histories)
-    limits = Limits(sequences, tokens, positions, candidates)
+    limits = Limits(sequences, tokens, positions, candidates, LARGE)
     parts = list(split_query(query, limits))
     for name in ("tokens", "lengths", "scored", "candidates", "counts"):
         whole = getattr(query, name)
         joined = np.concatenate([getattr(part, name) for part in parts])
         assert joined.dtype == whole.dtype
         assert np.array_equal(joined, whole), name
-    uses, caps = one_by_one(query), astuple(limits)
+    uses, caps = one_by_one(query), astuple(limits)[:4]
     first = 0
     for part in parts:
         assert part.window == query.window
@@ -61,15 +63,26 @@ def test_parts_make_the_whole(
         first = last
 
 
-@pytest.mark.parametrize("limits", [Limits(5, 3, 9, 9), Limits(5, 9, 1, 9), Limits(5, 9, 9, 3), Limits(0, 9, 9, 9)])
-def test_a_history_that_alone_is_too_much(limits: Limits) -> None:
+@pytest.mark.parametrize("caps", [(5, 3, 9, 9), (5, 9, 1, 9), (5, 9, 9, 3), (0, 9, 9, 9), (5, 9, 9, 9, 1030)])
+def test_a_history_that_alone_is_too_much(caps: tuple[int, ...]) -> None:
+    limits = Limits(*(*caps, LARGE)[:5])
     tokens, candidates = np.zeros(6, np.int32), np.zeros(6, np.int32)
     query = Query(tokens, np.array([2, 4]), np.array([1, 2]), 0, candidates, np.array([2, 1, 3]))
     with pytest.raises(BadInput, match=r"a trip of [24] steps alone exceeds the teacher's limits"):
         list(split_query(query, limits))
 
 
+def test_messages_stay_under_the_teachers_size() -> None:
+    query = random_query(np.random.default_rng(1), 40)
+    limits = Limits(LARGE, LARGE, LARGE, LARGE, 1024 + 600)
+    parts = list(split_query(query, limits))
+    assert len(parts) > 1
+    for part in parts:
+        sequences, tokens, positions, candidates = use(part)
+        assert 8 * sequences + 4 * tokens + 2 * positions + 4 * candidates <= 600
+
+
 def test_a_query_that_fits_stays_whole() -> None:
     query = random_query(np.random.default_rng(0), 20)
-    (part,) = split_query(query, Limits(20, 10_000, 10_000, 10_000))
+    (part,) = split_query(query, Limits(20, 10_000, 10_000, 10_000, LARGE))
     assert use(part) == use(query)

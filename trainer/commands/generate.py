@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from trainer.commands.data import Cache, SkipBad
 from trainer.commands.load import run_data
 from trainer.data.features import Network
 from trainer.errors import BadInput
+from trainer.files import digest_of
 from trainer.generate.demand import Demand, draw_demand, read_demand
 from trainer.generate.output import check_target, write_generated
 from trainer.generate.search import KINDS, Route, SearchSettings, search
@@ -66,49 +68,66 @@ def generate_command(
         max_steps=config.trajectory_encoder_config.max_len,
         angle=config.data.angle,
     )
-    start = time.perf_counter()
-    routes = _search_all(walker, demand, settings)
-    seconds = time.perf_counter() - start
-    about = _about(folder, demand, routes, settings, seconds) | {
-        "data_fingerprint": city.meta.fingerprint,
-        "trained_on": card.data_fingerprint,
-        "teacher_digest": card.teacher_digest,
-        "od": str(od_file.name) if od_file else od,
-    }
+    routes, costs = _search_all(walker, demand, settings)
+    about = (
+        _about(folder, routes, settings)
+        | performance(costs)
+        | {
+            "data_fingerprint": city.meta.fingerprint,
+            "trained_on": card.data_fingerprint,
+            "teacher_digest": card.teacher_digest,
+            "od": str(od_file.name) if od_file else od,
+        }
+    )
     write_generated(target, demand, routes, about)
     print(
         f"{target}: {len(routes)} trips, {about['reached']} reached their destination, "
-        f"{about['expansions_mean']:.1f} expansions a trip, {len(routes) / seconds:.1f} trips/s"
+        f"{about['expansions_mean']:.1f} expansions a trip, {about['throughput_traj_per_sec']:.1f} trips/s"
     )
 
 
-def _search_all(walker: Walker, demand: Demand, settings: SearchSettings) -> list[Route]:
-    return [
-        search(
-            walker,
-            int(demand.origins[i]),
-            int(demand.destinations[i]),
-            int(demand.starts[i]),
-            settings,
-            i,
-        )
-        for i in tqdm(range(len(demand)), desc=f"generate ({settings.kind})", unit=" trips", leave=False, disable=None)
-    ]
+@dataclass(frozen=True)
+class Cost:
+    """What one search took."""
+
+    seconds: float
+    forward_seconds: float  # in the student
+    forwards: int  # calls of the student
 
 
-def _about(
-    folder: RunFolder, demand: Demand, routes: list[Route], settings: SearchSettings, seconds: float
-) -> dict[str, Any]:
+def _search_all(walker: Walker, demand: Demand, settings: SearchSettings) -> tuple[list[Route], list[Cost]]:
+    routes, costs = [], []
+    for i in tqdm(range(len(demand)), desc=f"generate ({settings.kind})", unit=" trips", leave=False, disable=None):
+        start, forward, forwards = time.perf_counter(), walker.clock.seconds["forward"], walker.forwards
+        ends = int(demand.origins[i]), int(demand.destinations[i])
+        routes.append(search(walker, *ends, int(demand.starts[i]), settings, i))
+        seconds = time.perf_counter() - start
+        costs.append(Cost(seconds, walker.clock.seconds["forward"] - forward, walker.forwards - forwards))
+    return routes, costs
+
+
+def performance(costs: list[Cost]) -> dict[str, float]:
+    """Seconds and calls a trip, under the research code's names."""
+    total = np.array([cost.seconds for cost in costs])
+    forward = np.array([cost.forward_seconds for cost in costs])
+    count = np.array([cost.forwards for cost in costs])
+    figures = {f"total_time_{name}": getattr(total, name)() for name in ("mean", "std", "min", "max")}
+    figures |= {"total_time_median": np.median(total), "total_time_p95": np.percentile(total, 95)}
+    figures |= {f"forward_time_{name}": getattr(forward, name)() for name in ("mean", "std")}
+    figures |= {f"forward_count_{name}": getattr(count, name)() for name in ("mean", "std")}
+    figures["throughput_traj_per_sec"] = len(costs) / total.sum()
+    return {name: float(value) for name, value in figures.items()}
+
+
+def _about(folder: RunFolder, routes: list[Route], settings: SearchSettings) -> dict[str, Any]:
     return {
-        "model_digest": hashlib.sha256(folder.best.read_bytes()).hexdigest(),
-        "trips": len(demand),
+        "model_digest": digest_of(folder.best),
+        "trips": len(routes),
         "reached": sum(route.reached for route in routes),
         "search": settings.kind,
         "max_expansions": settings.max_expansions,
         "beam_width": settings.beam_width,
         "seed": settings.seed,
         "expansions_mean": sum(route.expansions for route in routes) / len(routes),
-        "seconds": seconds,
-        "throughput_traj_per_sec": len(routes) / seconds,
         "version": __version__,
     }

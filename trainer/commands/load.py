@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from trainer.data.prepare import Prepared, prepare
@@ -12,8 +11,7 @@ from trainer.run_folder import RunFolder
 
 def run_data(folder: RunFolder, data: Path | None, cache: Path | None, skip_bad: bool) -> Prepared:
     """The data folder that is given, or else the one that the run was trained on. Raises BadInput."""
-    folder.origin()  # says what is wrong when this is no run
-    saved = json.loads((folder.root / "origin.json").read_text())
+    saved = folder.saved()
     source = data or (Path(saved["data"]) if "data" in saved else None)
     if source is None:
         raise BadInput(f"{folder.root}: does not know its data; give --data FOLDER")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import torch
@@ -20,32 +18,13 @@ from trainer.data.features import Network
 from trainer.data.prepare import Prepared, prepare
 from trainer.errors import BadInput
 from trainer.examples import ExampleMaker
+from trainer.files import digest_of, write_json
 from trainer.guide import Guide, find_guide, teacher_address
-from trainer.run_folder import Origin, RunFolder, write_json
+from trainer.run_folder import Origin, RunFolder
+from trainer.signals import StopFlag
 from trainer.step import Objective
 from trainer.student.checkpoint import StudentCard
-from trainer.train import Trainer, data_folder, set_numerics
-
-
-class StopFlag:
-    """Set by SIGINT or SIGTERM while it is entered; the loop looks at it between steps, so that none is half done."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __enter__(self) -> StopFlag:
-        self._before = {number: signal.signal(number, self._set) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _set(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-
-    def __call__(self) -> bool:
-        return self.signal is not None
+from trainer.train import Trainer, set_numerics
 
 
 def make_trainer(config: Config, prepared: Prepared, folder: RunFolder, guide: Guide, device: str) -> Trainer:
@@ -93,13 +72,14 @@ def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
         "kl": means["loss_kl"],
         "steps_scored": sums.kl_steps,
         "steps_skipped": sums.kl_skipped,
-        "tied_share": sums.tied / sums.kl_steps if sums.kl_steps else None,
+        "tied_share": sums.tied / sums.kl_steps if guide.teacher and sums.kl_steps else None,
         "truncated_histories": sums.truncated,
         "truncated_trips": {split: truncated(trips, limit) for split, trips in trainer.city.trips.items()},
         "test_steps": sums.steps,
         "choice_steps": sums.choices,
         "best_epoch": trainer.progress.best_epoch,
         "optimiser_steps": trainer.progress.step,
+        "model_digest": digest_of(trainer.folder.best),
         "data_fingerprint": trainer.city.meta.fingerprint,
         "teacher": guide.about,
         "seconds": {part: round(s, 3) for part, s in trainer.clock.seconds.items()},
@@ -119,56 +99,46 @@ def train_command(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. distill.lambda=0.01.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set training.seed=N.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, as it was begun.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Where prepared data is kept.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and count bad trips instead of stopping.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the student.")] = None,
 ) -> None:
     """Train a student; the run folder holds its settings, metrics, checkpoints and summary."""
+    folder = RunFolder(out)
+    saved = folder.saved() if resume else {}
     overrides = list(set_ or []) + ([f"training.seed={seed}"] if seed is not None else [])
-    settings = load_config(config, overrides)
-    source = data_folder(data, settings)
-    if source is None:
+    settings = load_config(config or (folder.config if resume else None), overrides)
+    source = data or Path(settings.data_dir or saved.get("data", ""))
+    if source == Path():
         raise BadInput("no data: give --data FOLDER or set data_dir in the config")
+    if not resume:
+        folder.check_new()
     if ignored := without_effect(settings):
         print(f"trainer: note: these settings have no effect here: {', '.join(ignored)}", file=sys.stderr)
-    address = teacher_address(teacher, settings)
+    address = teacher_address(teacher or saved.get("teacher_address"), settings)
+    skip_bad = skip_bad or bool(saved.get("skip_bad"))
     prepared = prepare(source, cache, skip_bad)
     set_numerics(settings, cpu_threads)
     guide = find_guide(address, settings, prepared.city)
     try:
-        _run(
-            settings,
-            prepared,
-            RunFolder(out),
-            guide,
-            device,
-            resume,
-            {"data": str(source.resolve()), "skip_bad": skip_bad},
-        )
+        about = {"data": str(source.resolve()), "skip_bad": skip_bad, "teacher_address": address}
+        _run(make_trainer(settings, prepared, folder, guide, device), guide, about, resume)
     finally:
         guide.close()
 
 
-def _run(
-    config: Config,
-    prepared: Prepared,
-    folder: RunFolder,
-    guide: Guide,
-    device: str,
-    resume: bool,
-    source: dict[str, Any],
-) -> None:
-    origin = Origin(_lasting(config), prepared.city.meta.fingerprint, guide.name)
-    if resume and (difference := folder.origin().difference(origin)):
+def _run(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) -> None:
+    folder = trainer.folder
+    origin = Origin(_lasting(trainer.config), trainer.city.meta.fingerprint, guide.name)
+    if not resume:
+        versions = {"version": __version__, "torch": torch.__version__}
+        folder.create(origin, about | versions | {"teacher_about": guide.about})
+    elif difference := folder.origin().difference(origin):
         raise BadInput(f"{folder.root}: cannot resume, {difference}")
-    trainer = make_trainer(config, prepared, folder, guide, device)
-    if resume:
-        trainer.resume()
     else:
-        about = {"version": __version__, "torch": torch.__version__, "teacher_about": guide.about}
-        folder.create(origin, source | about)
+        trainer.resume()
     with StopFlag() as stop:
         trainer.should_stop = stop
         finished = trainer.run()

@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 ENDS = ("origin_id", "destination_id")
+MOST_AT_A_JUNCTION = 256  # road ends at a point, successors of a road: what is made of them grows with the square
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,99}")
 
 
 @dataclass(frozen=True)
@@ -131,10 +135,15 @@ def _read_geo(file: Path) -> tuple[list[Floats], list[str], list[float]]:
     polylines: list[Floats] = []
     highways: list[str] = []
     lengths: list[float] = []
+    ends: Counter[tuple[float, ...]] = Counter()
     for line, row in csv_rows(file, ("coordinates", "highway", "length")):
         if "geo_id" in row and row["geo_id"].strip() != str(len(polylines)):
             raise BadLine(file, line, f"geo_id must be the row position {len(polylines)}", row["geo_id"])
         polylines.append(_polyline(file, line, row["coordinates"]))
+        for point in map(tuple, polylines[-1][[0, -1]].tolist()):
+            ends[point] += 1
+            if ends[point] > MOST_AT_A_JUNCTION:
+                raise BadLine(file, line, f"more than {MOST_AT_A_JUNCTION} road ends share one point", list(point))
         highways.append(_highway(file, line, row["highway"]))
         lengths.append(_length(file, line, row["length"]))
     if not polylines:
@@ -160,7 +169,7 @@ def _polyline(file: Path, line: int, text: str) -> Floats:
 
 def _length(file: Path, line: int, text: str) -> float:
     try:
-        value = float(text)
+        value = float(text) if text.isascii() and "_" not in text else float("nan")
     except ValueError:
         value = float("nan")
     if not (np.isfinite(value) and value >= 0):
@@ -170,18 +179,18 @@ def _length(file: Path, line: int, text: str) -> float:
 
 def _highway(file: Path, line: int, text: str) -> str:
     """A class name or code; of a list, the first entry that is not `unclassified`."""
-    text = text.strip()
-    if not text:
-        raise BadLine(file, line, "highway is empty", text)
-    if not text.startswith("["):
-        return text
-    try:
-        entries = ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        entries = None
+    entries: object = [text.strip()]
+    if text.strip().startswith("["):
+        try:
+            entries = ast.literal_eval(text.strip())
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            entries = None
     if not (isinstance(entries, list) and entries and all(isinstance(entry, str) for entry in entries)):
         raise BadLine(file, line, "highway is neither a class nor a list of classes", text)
-    return next((entry for entry in entries if entry != "unclassified"), "unclassified")
+    chosen: str = next((entry for entry in entries if entry != "unclassified"), "unclassified")
+    if chosen.strip().lower() in ("", "nan"):  # `nan` is how data frames write a missing value
+        raise BadLine(file, line, "highway is empty", text)
+    return chosen
 
 
 def _class_ids(highways: list[str]) -> tuple[Ints, tuple[str, ...]]:
@@ -217,17 +226,25 @@ def _read_rel(file: Path, roads: int) -> tuple[Ints, Ints]:
     if not pairs:
         raise BadInput(f"{file}: holds no relation")
     table = np.asarray(list(pairs), dtype=np.int64)
+    counts = np.bincount(table[:, 0], minlength=roads)
+    if counts.max() > MOST_AT_A_JUNCTION:
+        most = f"road {counts.argmax()} has {counts.max()} successors"
+        raise BadInput(f"{file}: {most}, a road may have {MOST_AT_A_JUNCTION}")
     order = np.argsort(table[:, 0], kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(table[:, 0], minlength=roads))])
-    return table[order, 1], offsets
+    return table[order, 1], np.concatenate([[0], np.cumsum(counts)])
 
 
 def road_id(file: Path, line: int, name: str, text: str, roads: int) -> int:
     """The field `name` of a row, which must be a road of the map. Raises BadLine."""
-    try:
-        road = int(text)
-    except ValueError:
-        raise BadLine(file, line, f"{name}: road id is not an integer", text) from None
+    road = whole_number(text)
+    if road is None:
+        raise BadLine(file, line, f"{name}: road id is not an integer", text)
     if not 0 <= road < roads:
         raise BadLine(file, line, f"{name}: unknown road id (roadmap.geo has 0..{roads - 1})", text)
     return road
+
+
+def whole_number(text: str) -> int | None:
+    """A number in plain decimal digits, or None: `int` would also take `1_0`, `+10` and other scripts' digits."""
+    text = text.strip()
+    return int(text) if WHOLE_NUMBER.fullmatch(text) else None

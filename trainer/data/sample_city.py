@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from trainer.data.trips import Trips
 from trainer.errors import BadInput
 
 FEWEST_ROADS_OF_CITY, FEWEST_TRIPS = 50, 10
+MOST_ROADS_OF_CITY, MOST_TRIPS = 1_000_000, 10_000_000
 SPLITS = (("train", 0.7), ("val", 0.8), ("test", 1.0))  # with the share of trips up to the split's end
 TRIPS_PER_CHUNK = 5_000
 TRIPS_PER_TAXI = 50
@@ -91,10 +91,10 @@ def write_sample_city(folder: Path, *, roads: int = 1200, trips: int = 3000, see
 
 
 def _check(folder: Path, roads: int, trips: int, seed: int) -> None:
-    if roads < FEWEST_ROADS_OF_CITY:
-        raise BadInput(f"--roads {roads}: a sample city needs {FEWEST_ROADS_OF_CITY} roads or more")
-    if trips < FEWEST_TRIPS:
-        raise BadInput(f"--trips {trips}: a sample city needs {FEWEST_TRIPS} trips or more")
+    if not FEWEST_ROADS_OF_CITY <= roads <= MOST_ROADS_OF_CITY:
+        raise BadInput(f"--roads {roads}: a sample city has {FEWEST_ROADS_OF_CITY} to {MOST_ROADS_OF_CITY} roads")
+    if not FEWEST_TRIPS <= trips <= MOST_TRIPS:
+        raise BadInput(f"--trips {trips}: a sample city has {FEWEST_TRIPS} to {MOST_TRIPS} trips")
     if seed < 0:
         raise BadInput(f"--seed {seed}: a seed is zero or more")
     if folder.exists() and not folder.is_dir():
@@ -106,14 +106,15 @@ def _check(folder: Path, roads: int, trips: int, seed: int) -> None:
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when all went well, and goes when not."""
+    folder = folder.resolve()  # `.` has no name to put a folder beside it
+    draft = folder.with_name(f".{folder.name}.partial")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        shutil.rmtree(draft, ignore_errors=True)  # what a killed run left
+        draft.mkdir(parents=True)
     except OSError as error:
         raise BadInput(f"{folder}: cannot be made ({error.strerror}); give another folder as --out") from None
     try:
         yield draft
-        draft.chmod(0o755)
         os.replace(draft, folder)
     except OSError as error:
         raise BadInput(f"{folder}: cannot be written ({error.strerror})") from error

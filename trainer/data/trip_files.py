@@ -17,6 +17,7 @@ from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput, BadLine
 
 CHUNK = 20_000  # trips read and checked at once: bounds memory
+ID_LIST = re.compile(r"[0-9,\s-]*", re.ASCII)  # `int` itself would also take `1_0`, `+10` and other scripts' digits
 STAMP = "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"
 STAMP_LIST = re.compile(f"{STAMP}(?:,{STAMP})*")
 STAMP_BYTES = np.dtype([("time", "S19"), ("zone_and_comma", "S2")])
@@ -102,6 +103,8 @@ def _parse(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> _Chunk
 
 def _parse_ids(text: str) -> NDArray[np.int64] | None:
     text = text.strip().removeprefix("[").removesuffix("]")
+    if not ID_LIST.fullmatch(text):
+        return None
     try:
         return np.array(text.split(","), dtype=np.int64)
     except (ValueError, OverflowError):

@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from trainer.data.roadmap import RoadMap
+from trainer.data.roadmap import RoadMap, whole_number
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput, BadLine
 
 MAX_ZONES = 300
+MAX_PROVIDED_ZONES = 10_000  # the transition counts are a dense matrix
+MAX_TOTAL = 2**53  # of transition counts: all sums are exact
 ROADS_PER_ZONE = 40
 IMBALANCE = 0.03
 KAFFPA_STRONG = 2
@@ -79,13 +81,12 @@ def _stdout_closed():  # type: ignore[no-untyped-def]
 def read_partition(file: Path, roads: int) -> Ints:
     """Zone ids of a `road_network_partition` file, one a line, [R]. Raises BadInput or BadLine."""
     zones: list[int] = []
-    for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
-        try:
-            zone = int(line)
-        except ValueError:
-            zone = -1
-        if not 0 <= zone < roads:
-            raise BadLine(file, number, f"zone id must be an integer from 0 to {roads - 1}", line)
+    most = min(roads, MAX_PROVIDED_ZONES) - 1
+    text = file.read_text(encoding="utf-8-sig", errors="replace").rstrip()
+    for number, line in enumerate(text.splitlines(), start=1):
+        zone = whole_number(line)
+        if zone is None or not 0 <= zone <= most:
+            raise BadLine(file, number, f"zone id must be an integer from 0 to {most}", line)
         zones.append(zone)
     if len(zones) != roads:
         raise BadInput(f"{file}: holds {len(zones)} zone ids, but roadmap.geo has {roads} roads")
@@ -111,8 +112,14 @@ def read_transition_counts(file: Path, zones: int) -> Ints:
         raise BadInput(f"{file}: not a NumPy array file ({' '.join(str(error).split())})") from None
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.shape[0] < zones:
         raise BadInput(f"{file}: has shape {counts.shape}, but the partition has {zones} zones")
+    if counts.shape[0] > MAX_PROVIDED_ZONES:
+        raise BadInput(f"{file}: has shape {counts.shape}, but there may be {MAX_PROVIDED_ZONES} zones at most")
     if counts.dtype.kind not in "iu" or (counts < 0).any():
         raise BadInput(f"{file}: must hold counts (integers, zero or more), not {counts.dtype}")
+    if (total := counts.sum(dtype=np.float64)) > MAX_TOTAL:
+        raise BadInput(f"{file}: holds {total:.3g} zone changes, but there may be {MAX_TOTAL} at most")
+    if (stays := np.flatnonzero(counts.diagonal())).size:
+        raise BadInput(f"{file}: counts changes from zone {stays[0]} to itself; the diagonal must be zero")
     return counts.astype(np.int64)
 
 

@@ -18,6 +18,7 @@ from trainer.evaluate.paths import EARTH_RADIUS_KM, Floats, PathDistances, compa
 
 T = TypeVar("T")
 METRES_PER_DEGREE = math.radians(1) * EARTH_RADIUS_KM * 1000
+SIZES = {"degree": (1e-6, 90.0), "metre": (0.1, 1e7)}  # smallest and largest cell
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,13 @@ class Cell:
             size = float(match[1]) if match else math.nan
         except ValueError:
             size = math.nan
-        if match is None or not (math.isfinite(size) and size > 0):
-            raise BadInput(f"OD cell {text!r}: give its size in degrees, as in 0.001, or in metres, as in 200m")
-        return cls(size, "metre" if match[2] else "degree")
+        unit: Literal["degree", "metre"] = "metre" if match and match[2] else "degree"
+        if not SIZES[unit][0] <= size <= SIZES[unit][1]:
+            raise BadInput(
+                f"OD cell {text!r}: give its size in degrees (0.000001 to 90), as in 0.001, "
+                "or in metres (0.1 to 10000000), as in 200m"
+            )
+        return cls(size, unit)
 
 
 def road_cells(centres: Floats, cell: Cell) -> Ints:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trainer import files
 from trainer.data.roadmap import csv_rows, road_id
 from trainer.data.trip_files import format_times, parse_time
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput, BadLine
 from trainer.generate.demand import Demand
 from trainer.generate.search import Route
-from trainer.run_folder import write_json
 
 COLUMNS = (
     "origin_road_id",
@@ -43,14 +42,12 @@ def check_target(file: Path) -> None:
     """Raises BadInput for a CSV that could not be written at the end of a long search."""
     if file.suffix == ".json":
         raise BadInput(f"{file}: this name is for the description beside the CSV; name another --out")
-    if file.is_dir() or not file.parent.is_dir():
-        raise BadInput(f"{file}: is a folder or lies in none; name another --out")
+    files.check_target(file)
 
 
 def write_generated(file: Path, demand: Demand, routes: list[Route], about: dict[str, Any]) -> None:
     """Writes FILE and FILE's `.json`, each whole or not at all."""
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("w", newline="") as stream:
+    with files.whole_file(file) as partial, partial.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         for index, route in enumerate(routes):
@@ -67,8 +64,16 @@ def write_generated(file: Path, demand: Demand, routes: list[Route], about: dict
                     f"{route.path.log_prob:.6f}",
                 )
             )
-    os.replace(partial, file)
-    write_json(file.with_suffix(".json"), about)
+    files.write_json(file.with_suffix(".json"), about)
+
+
+def made_by(file: Path) -> str | None:
+    """Digest of the student that generated a CSV, from the JSON beside it; None where there is none."""
+    try:
+        digest = json.loads(file.with_suffix(".json").read_text()).get("model_digest")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return digest if isinstance(digest, str) else None
 
 
 def read_generated(file: Path, roads: int) -> Generated:

@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trainer.clock import Clock
 from trainer.data.batches import is_weekend
 from trainer.data.features import Network, build_features
 from trainer.student.hoser import HOSER
+
+MAX_LOG1P_SECONDS = 16.0  # a hundred days on one road: only a broken student says more
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Walker:
         self._mean, self._std = log1p_mean, log1p_std
         self._max_steps = max_steps
         self._angle = angle
+        self.clock = Clock()
+        self.forwards = 0  # calls of the student
         with torch.no_grad():
             self._embeddings = student.embed()
 
@@ -60,9 +65,14 @@ class Walker:
     def network(self) -> Network:
         return self._network
 
-    @torch.no_grad()
     def next_roads(self, paths: Sequence[Path], destination: int) -> list[NextRoads]:
         """For every path the roads that can follow it on the way to one destination. Paths have equal length."""
+        self.forwards += 1
+        with self.clock("forward"):
+            return self._next_roads(paths, destination)
+
+    @torch.no_grad()
+    def _next_roads(self, paths: Sequence[Path], destination: int) -> list[NextRoads]:
         device = self._network.successors.device
         roads = torch.tensor([p.roads[-self._max_steps :] for p in paths], device=device)
         times = torch.tensor([p.times[-self._max_steps :] for p in paths], device=device)
@@ -77,7 +87,8 @@ class Walker:
         )
         logits, predicted = self._student(features, self._embeddings)
         log_probs = logits[:, -1].double().log_softmax(-1).cpu().numpy()
-        seconds = torch.expm1(predicted[:, -1] * self._std + self._mean).clamp(min=0).round().long().cpu().numpy()
+        logs = (predicted[:, -1] * self._std + self._mean).clamp(0, MAX_LOG1P_SECONDS)
+        seconds = torch.expm1(logs).round().long().cpu().numpy()
         candidates = features.candidates[:, -1].cpu().numpy()
         mask = features.candidate_mask[:, -1].cpu().numpy()
         return [NextRoads(candidates[i, m], log_probs[i, m], seconds[i, m]) for i, m in enumerate(mask)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.errors import BadInput
+from trainer.files import whole_file
 
 FORMAT = "hoser-student-1"
 BUFFER_TOLERANCE = 1e-5
@@ -58,11 +58,10 @@ def verify_buffers(state: dict[str, Tensor], buffers: dict[str, Tensor], where: 
 
 
 def save_student(file: Path, state: dict[str, Tensor], card: StudentCard) -> None:
-    """Writes weights and card, atomically."""
-    partial = file.with_suffix(".partial")
+    """Writes weights and card. Raises CannotWrite."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    save_file(tensors, partial, metadata={"format": FORMAT, "card": json.dumps(asdict(card))})
-    os.replace(partial, file)
+    with whole_file(file) as partial:
+        save_file(tensors, partial, metadata={"format": FORMAT, "card": json.dumps(asdict(card))})
 
 
 def load_student(file: Path) -> tuple[dict[str, Tensor], StudentCard]:

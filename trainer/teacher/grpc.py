@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 from types import TracebackType
 
 import grpc
 import numpy as np
+from grpc_health.v1 import health_pb2 as health
+from grpc_health.v1 import health_pb2_grpc as health_grpc
 from numpy.typing import NDArray
 
 from protos.teacher.v1 import teacher_pb2 as pb
@@ -18,6 +21,8 @@ from trainer.teacher.protocol import Answer, Description, Limits, Query
 from trainer.teacher.split import split_query
 
 CONNECT_S = 30.0
+PROBE_S = 2.0  # how long one endpoint may take to say who it is
+RETRY_S = 0.2
 MAX_MESSAGE_BYTES = 256 << 20
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -27,13 +32,14 @@ TOKEN_DTYPES: dict[int, str] = {pb.TOKEN_TYPE_UINT16: "<u2", pb.TOKEN_TYPE_INT32
 FAILOVER = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 
-class _Endpoint:
+class Endpoint:
     """One address and its channel."""
 
     def __init__(self, target: str) -> None:
         self.target = target
         self.channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
         self.stub = pb_grpc.TeacherServiceStub(self.channel)
+        self.health = health_grpc.HealthStub(self.channel)
 
 
 class GrpcTeacher:
@@ -41,19 +47,17 @@ class GrpcTeacher:
 
     def __init__(self, targets: Sequence[str], *, deadline_s: float = 120.0, connect_s: float = CONNECT_S) -> None:
         """Connects and reads the description. Raises TeacherUnavailable, TeacherMismatch or BadInput."""
-        self._endpoints = [_Endpoint(target) for target in targets]
+        self._endpoints = [Endpoint(target) for target in targets]
         self._turn = itertools.count()
         self._deadline_s = deadline_s
-        replies = [self._describe(endpoint, connect_s) for endpoint in self._endpoints]
-        for endpoint, reply in zip(self._endpoints, replies, strict=True):
-            if reply.digest != replies[0].digest:
-                raise TeacherMismatch(
-                    f"endpoints serve different teachers: {targets[0]} has {replies[0].digest[:16]}, "
-                    f"{endpoint.target} has {reply.digest[:16]}"
-                )
-        self._token_dtype = np.dtype(TOKEN_DTYPES[replies[0].token_type])
-        self.description = _description(replies[0])
-        self.description.check()
+        try:
+            reply = describe_any(self._endpoints, connect_s)
+            self._token_dtype = np.dtype(TOKEN_DTYPES[reply.token_type])
+            self.description = _description(reply)
+            self.description.check()
+        except BaseException:
+            self.close()
+            raise
 
     def score(self, query: Query) -> Answer:
         answers = [self._score_part(part) for part in split_query(query, self.description.limits)]
@@ -71,12 +75,6 @@ class GrpcTeacher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _describe(self, endpoint: _Endpoint, connect_s: float) -> pb.DescribeResponse:
-        try:
-            return endpoint.stub.Describe(pb.DescribeRequest(), timeout=connect_s, wait_for_ready=True)
-        except grpc.RpcError as error:
-            raise _translated(error, endpoint.target) from None
 
     def _score_part(self, query: Query) -> Answer:
         request = pb.ScoreRequest(
@@ -111,6 +109,53 @@ class GrpcTeacher:
                 last = error
         assert last is not None  # there is at least one endpoint
         raise _translated(last, ", ".join(endpoint.target for endpoint in self._endpoints)) from None
+
+
+class NotServing(grpc.RpcError):
+    """The endpoint answers, but is warming up or draining."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "it is there, but not ready"
+
+
+def describe_any(endpoints: Sequence[Endpoint], connect_s: float) -> pb.DescribeResponse:
+    """What the endpoints that serve say of themselves; they must agree. One that is down may come back later.
+
+    Raises TeacherUnavailable when none serves in time and TeacherMismatch when two differ.
+    """
+    deadline = time.monotonic() + connect_s
+    found: dict[str, pb.DescribeResponse] = {}
+    while True:
+        failures: dict[str, grpc.RpcError] = {}
+        for endpoint in endpoints:
+            try:
+                found[endpoint.target] = _describe_serving(endpoint)
+            except grpc.RpcError as error:
+                failures[endpoint.target] = error
+        if found or time.monotonic() > deadline or any(e.code() not in FAILOVER for e in failures.values()):
+            break
+        time.sleep(RETRY_S)
+    if not found:
+        raise _translated(next(iter(failures.values())), ", ".join(failures)) from None
+    (first, reply), *others = found.items()
+    for target, other in others:
+        if other.digest != reply.digest:
+            raise TeacherMismatch(
+                f"endpoints serve different teachers: {first} has {reply.digest[:16]}, {target} has {other.digest[:16]}"
+            )
+    return reply
+
+
+def _describe_serving(endpoint: Endpoint) -> pb.DescribeResponse:
+    """Describe, once the endpoint says that it serves. Raises RpcError."""
+    request = health.HealthCheckRequest(service="teacher.v1.TeacherService")
+    status = endpoint.health.Check(request, timeout=PROBE_S, wait_for_ready=True).status
+    if status != health.HealthCheckResponse.SERVING:
+        raise NotServing
+    return endpoint.stub.Describe(pb.DescribeRequest(), timeout=PROBE_S)
 
 
 def _translated(error: grpc.RpcError, target: str) -> TrainerError:
@@ -155,5 +200,6 @@ def _description(reply: pb.DescribeResponse) -> Description:
             tokens=reply.limits.max_tokens,
             positions=reply.limits.max_positions,
             candidates=reply.limits.max_candidates,
+            message_bytes=min(reply.limits.max_message_bytes, MAX_MESSAGE_BYTES),
         ),
     )

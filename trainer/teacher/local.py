@@ -17,6 +17,7 @@ from trainer.teacher.protocol import Answer, Description, Query
 
 START_S = 120.0
 STOP_S = 20.0
+USERS_MISTAKE = 2  # exit status of a server that cannot serve what it was given
 
 
 class LocalTeacher:
@@ -77,8 +78,9 @@ class LocalTeacher:
                 with contextlib.suppress(grpc.FutureTimeoutError):
                     ready.result(timeout=0.2)
                     return
-                if self._process.poll() is not None:
-                    raise BadInput(f"the local teacher did not start: {self._last_words()}")
+                if (status := self._process.poll()) is not None:
+                    words = f"the local teacher did not start (status {status}): {self._last_words()}"
+                    raise BadInput(words) if status == USERS_MISTAKE else TeacherUnavailable(words)
                 if time.monotonic() > deadline:
                     raise TeacherUnavailable(f"the local teacher did not start within {START_S:.0f} s")
 

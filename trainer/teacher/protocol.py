@@ -22,6 +22,7 @@ class Limits:
     tokens: int
     positions: int
     candidates: int
+    message_bytes: int
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,10 @@ import numpy as np
 from trainer.errors import BadInput
 from trainer.teacher.protocol import Limits, Query
 
+# At most, in a request: two uint32 a sequence, an int32 a token, a uint16 a position, an int32 a candidate.
+BYTES = np.array([8, 4, 2, 4])
+ENVELOPE_BYTES = 1024
+
 
 def split_query(query: Query, limits: Limits) -> Iterator[Query]:
     """Parts of whole histories, in order. Raises BadInput when a single history exceeds a limit."""
@@ -17,8 +21,10 @@ def split_query(query: Query, limits: Limits) -> Iterator[Query]:
     tokens = np.concatenate([[0], np.cumsum(query.lengths)])
     candidates = np.concatenate([[0], np.cumsum(query.counts)])[positions]
     sequences = np.arange(len(query.lengths) + 1)
-    uses = np.stack([sequences, tokens, positions, candidates])
-    caps = np.array([[limits.sequences], [limits.tokens], [limits.positions], [limits.candidates]])
+    counts = np.stack([sequences, tokens, positions, candidates])
+    uses = np.vstack([counts, BYTES @ counts])
+    room = limits.message_bytes - ENVELOPE_BYTES
+    caps = np.array([[limits.sequences], [limits.tokens], [limits.positions], [limits.candidates], [room]])
     start = 0
     while start < len(query.lengths):
         fits = ((uses[:, start + 1 :] - uses[:, start : start + 1]) <= caps).all(axis=0)

@@ -1,0 +1,58 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import BadInput, CannotWrite
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """Gives a path to write to; its content takes the file's place when the block ends well, and is gone otherwise.
+
+    Raises CannotWrite. Writers of binary formats report a full disk as RuntimeError or errors of their own, so all
+    that a block raises counts as a failure to write.
+    """
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(partial, file)
+    except Exception as error:
+        partial.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) else f"{' '.join(str(error).split())[:120]}: disk full?"
+        raise CannotWrite(f"{file}: cannot be written ({reason})") from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a text file. Raises CannotWrite."""
+    with whole_file(file) as partial:
+        partial.write_text(text)
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Writes JSON; refuses NaN, which is no JSON. Raises CannotWrite."""
+    write_text(file, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_target(file: Path) -> None:
+    """Raises BadInput for a file that could not be written at the end of long work."""
+    if file.is_dir() or not file.parent.is_dir():
+        raise BadInput(f"{file}: is a folder or lies in none; name another --out")
