@@ -98,6 +98,11 @@ CASES = {
     "length negative": field("roadmap.geo", 0, "length", "-3.5", "number of metres, zero or more: '-3.5'"),
     "length NaN": field("roadmap.geo", 0, "length", "nan", "number of metres", "'nan'"),
     "length no number": field("roadmap.geo", 0, "length", "12 m", "number of metres", "'12 m'"),
+    "length with a break": field("roadmap.geo", 0, "length", "1_000", "number of metres", "'1_000'"),
+    "length in other digits": field("roadmap.geo", 0, "length", "١٢.٥", "number of metres", "'١٢.٥'"),
+    "highway a missing value": field("roadmap.geo", 9, "highway", "NaN", "highway is empty: 'NaN'"),
+    "highway a list of missing values": field("roadmap.geo", 9, "highway", "['nan', 'a']", "highway is empty"),
+    "highway a list of nothing": field("roadmap.geo", 9, "highway", "['unclassified', '']", "highway is empty"),
     "highway empty": field("roadmap.geo", 9, "highway", " ", "highway is empty"),
     "highway half a list": field("roadmap.geo", 9, "highway", "['a', ", "neither a class nor a list", "['a',"),
     "highway an empty list": field("roadmap.geo", 9, "highway", "[]", "neither a class nor a list"),
@@ -112,6 +117,10 @@ CASES = {
     "rel from an unknown road": field("roadmap.rel", 4, "origin_id", "-1", "unknown road id", "'-1'"),
     "rel with text": field("roadmap.rel", 4, "origin_id", "main street", "not an integer: 'main street'"),
     "rel with fractions": field("roadmap.rel", 4, "origin_id", "1.0", "not an integer: '1.0'"),
+    "rel with a break": field("roadmap.rel", 4, "origin_id", "1_0", "origin_id: road id is not an integer: '1_0'"),
+    "rel with a plus": field("roadmap.rel", 4, "destination_id", "+5", "not an integer: '+5'"),
+    "rel in other digits": field("roadmap.rel", 4, "destination_id", "١٢", "not an integer: '١٢'"),
+    "rel of thousands of digits": field("roadmap.rel", 4, "origin_id", "1" * 9000, "not an integer: '111"),
     # trips
     "train missing": without("train.csv"),
     "val missing": without("val.csv"),
@@ -127,6 +136,10 @@ CASES = {
     "trips not text": appended("train.csv", b"\x80\n", ":44: not UTF-8 text"),
     "roads not integers": field("train.csv", 2, "rid_list", "[1, two]", "not a list of road ids", "two"),
     "roads are code": field("train.csv", 2, "rid_list", "[__import__('os')]", "not a list of road ids"),
+    "roads with a break": field("train.csv", 2, "rid_list", "[0_5, 6]", "not a list of road ids", "0_5"),
+    "roads with a plus": field("train.csv", 2, "rid_list", "[+5, 6]", "not a list of road ids", "+5"),
+    "roads in other digits": field("train.csv", 2, "rid_list", "[٥, 6]", "not a list of road ids", "٥"),
+    "roads with two signs": field("train.csv", 2, "rid_list", "[--5, 6]", "not a list of road ids", "--5"),
     "no roads": field("test.csv", 0, "rid_list", "[]", "not a list of road ids", "'[]'"),
     "one road": Case(
         lambda city: (
@@ -166,6 +179,8 @@ CASES = {
     "zone negative": holding("road_network_partition", "-1\n" + "0\n" * 119, ":1: zone id", "'-1'"),
     "zone too large": holding("road_network_partition", "0\n" * 119 + "120\n", ":120: zone id", "0 to 119", "'120'"),
     "zone much too large": holding("road_network_partition", "0\n" * 119 + "1" * 9000, ":120: zone id", "..."),
+    "zone with a break": holding("road_network_partition", "0\n" * 119 + "1_0", ":120: zone id", "'1_0'"),
+    "zones with a gap": holding("road_network_partition", "0\n\n" + "0\n" * 118, ":2: zone id", "''"),
     "too few zones": holding("road_network_partition", "0\n" * 119, "holds 119 zone ids", "has 120 roads"),
     "too many zones": holding("road_network_partition", "0\n" * 121, "holds 121 zone ids", "has 120 roads"),
     "zones empty": holding("road_network_partition", "", "holds 0 zone ids"),
@@ -175,6 +190,13 @@ CASES = {
     "matrix of one axis": matrix(np.zeros(9, np.int64), "has shape (9,)"),
     "matrix of fractions": matrix(np.zeros((3, 3)), "must hold counts", "float64"),
     "matrix of negative counts": matrix(np.full((3, 3), -1), "must hold counts"),
+    "matrix of counts that wrap": matrix(
+        np.array([[0, 2**63, 0]] * 3, np.uint64) * (1 - np.eye(3, dtype=np.uint64)), "zone changes", "at most"
+    ),
+    "matrix of counts that overflow": matrix(2**62 * (1 - np.eye(3, dtype=np.int64)), "2.77e+19 zone changes"),
+    "matrix with a diagonal": matrix(
+        np.diag([0, 0, 3]), "counts changes from zone 2 to itself; the diagonal must be zero"
+    ),
     "matrix of objects": matrix(np.array([[Bomb()] * 3] * 3), "not a NumPy array file"),
     "matrix a pickle": holding("zone_trans_mat.npy", pickle.dumps(Bomb()), "not a NumPy array file"),
     "matrix a zip": holding("zone_trans_mat.npy", b"PK\x03\x04 and so on", "not a NumPy array file"),
@@ -206,6 +228,10 @@ def test_prepare_refuses(case: Case, city: Path, tmp_path: Path) -> None:
 BAD_TRIPS = [
     "trip cut off",
     "roads not integers",
+    "roads with a break",
+    "roads with a plus",
+    "roads in other digits",
+    "roads with two signs",
     "no roads",
     "one road",
     "lists of unequal length",

@@ -129,6 +129,9 @@ BAD_TREES = [
     ("optimizer_config: {learning_rate: .inf}", "optimizer_config.learning_rate = inf: must be a finite number"),
     ("optimizer_config: {warmup_ratio: 1.1}", "optimizer_config.warmup_ratio = 1.1: must be less than or equal to 1"),
     ("distill: {temperature: 0}", "distill.temperature = 0: must be greater than 0"),
+    ("distill: {temperature: 1e300}", "distill.temperature = '1e300': must be less than or equal to 1000"),
+    ("distill: {temperature: 1000.1}", "distill.temperature = 1000.1: must be less than or equal to 1000"),
+    ("distill: {lambda: 1.1e+6}", "distill.lambda = 1100000.0: must be less than or equal to 1000000"),
     ("distill: {lambda: -1}", "distill.lambda = -1: must be greater than or equal to 0"),
     ("distill: {lambda: .nan}", "distill.lambda = nan: must be a finite number"),
     ("distill: {window: 0}", "distill.window = 0: must be greater than or equal to 1 or must be 'full'"),
@@ -154,6 +157,8 @@ BAD_TREES = [
     ("wandb: {run_name: 2024-13-45}", "not YAML: month must be in 1..12"),
     ("a: " + "[" * 5000, "not YAML: maximum recursion depth exceeded"),
     ("a: " + "1" * 5000, "not YAML: Exceeds the limit"),
+    ("distill:\n  lambda: 1\n  lambda: 2\n", "not YAML: line 3 gives the key 'lambda' a second time"),
+    ("distill: {}\ndata: {}\n'distill': {}\n", "not YAML: line 3 gives the key 'distill' a second time"),
     ("a: \0", "not YAML: unacceptable character"),
 ]
 
@@ -184,6 +189,7 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         ("distill.lambda", "--set 'distill.lambda': must be section.key=value"),
         ("=3", "--set '=3': must be section.key=value"),
         ("distill..lambda=3", "--set 'distill..lambda=3': must be section.key=value"),
+        ("distill={window: 1, window: 2}", "--set 'distill={window: 1, window: 2}': '{window: 1, window: 2}' is not"),
         ("distill.lambda=[", "--set 'distill.lambda=[': '[' is not a YAML value"),
         ("wandb.run_name=2024-13-45", "--set 'wandb.run_name=2024-13-45': '2024-13-45' is not a YAML value"),
         ("data_dir.x=1", "--set 'data_dir.x=1': 'data_dir' is no section"),
@@ -206,6 +212,20 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match="cannot be read as a config") as caught:
             load_config(file)
         assert str(file) in str(caught.value)
+
+
+def test_merge_keys_are_no_second_time(tmp_path: Path) -> None:
+    """A key that a mapping takes over from another may be given again, whatever the order of reading."""
+    text = "optuna:\n  a: {b: {<<: &x {k: 1, l: 2}, k: 3}}\ndistill: {<<: {window: 7, lambda: 0.5}, window: 3}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    config = load_config(tmp_path / "c.yaml")
+    assert config.optuna == {"a": {"b": {"k": 3, "l": 2}}}
+    assert (config.distill.window, config.distill.lambda_) == (3, 0.5)
+
+
+def test_the_largest_weights_of_the_teacher() -> None:
+    distill = load_config(None, ["distill.temperature=1000", "distill.lambda=1000000"]).distill
+    assert (distill.temperature, distill.lambda_) == (1000.0, 1e6)
 
 
 def test_a_config_is_frozen() -> None:

@@ -28,13 +28,22 @@ def end_cells(pairs: list[tuple[int, int]]) -> EndCells:
         ("1e-3", Cell(0.001, "degree")),
         ("200m", Cell(200.0, "metre")),
         (" 50 m ", Cell(50.0, "metre")),
+        ("1e-6", Cell(1e-6, "degree")),
+        ("90", Cell(90.0, "degree")),
+        ("0.1m", Cell(0.1, "metre")),
+        ("1e7m", Cell(1e7, "metre")),
     ],
 )
 def test_cell_sizes(text: str, cell: Cell) -> None:
     assert Cell.parse(text) == cell
 
 
-@pytest.mark.parametrize("text", ["", "m", "0", "-1", "0m", "200km", "nan", "1e999", "e", "1.2.3", "0x10"])
+OUT_OF_BOUNDS = ["1e-300", "1e300m", "9e-7", "90.1", "0.09m", "1.1e7m"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "m", "0", "-1", "0m", "200km", "nan", "1e999", "e", "1.2.3", "0x10", *OUT_OF_BOUNDS]
+)
 def test_bad_cell_sizes_are_named(text: str) -> None:
     with pytest.raises(BadInput, match="give its size in degrees") as error:
         Cell.parse(text)

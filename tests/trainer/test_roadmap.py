@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.datasets import Polyline, road_map_of, rows_of, write_map
-from trainer.data.roadmap import csv_rows, read_road_map
+from trainer.data.roadmap import MOST_AT_A_JUNCTION, csv_rows, read_road_map, whole_number
 from trainer.errors import BadInput, BadLine
 
 LINE: Polyline = [(1.0, 2.0), (1.5, 2.5)]
@@ -173,3 +173,30 @@ def test_a_map_without_roads_or_relations(tmp_path: Path) -> None:
     write_map(tmp_path, [LINE], [])
     with pytest.raises(BadInput, match="holds no relation"):
         read_road_map(tmp_path)
+
+
+def test_a_junction_has_bounds(tmp_path: Path) -> None:
+    """Pairs of touching roads grow with the square of the road ends at a point, padded tables with the successors."""
+    most = MOST_AT_A_JUNCTION
+    star: list[Polyline] = [[(0.0, 0.0), (1.0, i / most)] for i in range(most)]
+    assert road_map_of(star, [(0, i) for i in range(most)])[0].successor_table()[1][0] == most
+    write_map(tmp_path, [*star, [(9.0, 9.0), (0.0, 0.0)]], [(0, 0)])
+    with pytest.raises(BadLine, match=r"more than 256 road ends share one point: '\[0.0, 0.0\]'") as caught:
+        read_road_map(tmp_path)
+    assert (caught.value.file, caught.value.line) == (tmp_path / "roadmap.geo", most + 2)
+    write_map(tmp_path, [*star, LINE], [(3, i) for i in range(most + 1)])
+    with pytest.raises(BadInput, match="road 3 has 257 successors, a road may have 256") as error:
+        read_road_map(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path / 'roadmap.rel'}: ")
+
+
+@given(st.integers(-(10**20), 10**20))
+def test_whole_numbers_are_read_as_written(number: int) -> None:
+    assert whole_number(f" {number}\t") == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-", "+5", "1_0", "--5", "1.0", "1e3", "0x1", "5 5", "\u0665", "\uff15", "9" * 100]
+)
+def test_no_whole_numbers(text: str) -> None:
+    assert whole_number(text) is None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -216,7 +219,13 @@ def test_turns_cost_by_side(degrees: float, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [({"roads": 49}, "--roads 49"), ({"trips": 9}, "--trips 9"), ({"seed": -1}, "--seed -1")],
+    [
+        ({"roads": 49}, "--roads 49: .* 50 to 1000000 roads"),
+        ({"roads": 10**10}, "--roads 10000000000: "),
+        ({"trips": 9}, "--trips 9: .* 10 to 10000000 trips"),
+        ({"trips": 10**10}, "--trips 10000000000: "),
+        ({"seed": -1}, "--seed -1"),
+    ],
 )
 def test_bad_arguments(arguments: dict[str, int], named: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=named):
@@ -243,6 +252,29 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt):
         write_sample_city(tmp_path / "c", roads=50, trips=10)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_next_run_takes_away_what_a_killed_one_left(tmp_path: Path) -> None:
+    words = ["sample-city", "--out", str(tmp_path / "c"), "--roads", "20000"]
+    killed = subprocess.Popen([sys.executable, "-m", "trainer", *words])
+    deadline = time.monotonic() + 100
+    while not list(tmp_path.iterdir()):
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait(100) != 0
+    assert [path.name for path in tmp_path.iterdir()] == [".c.partial"]
+    write_sample_city(tmp_path / "c", roads=50, trips=10)
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == sorted(FILES)
+
+
+def test_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "c").mkdir()
+    monkeypatch.chdir(tmp_path / "c")
+    write_sample_city(Path(), roads=50, trips=10)
+    assert len(_read(tmp_path / "c").trips) == 10
 
 
 def test_command_ends_with_one_line(tmp_path: Path) -> None:

@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 
 from tests.trainer.datasets import random_map, road_map_of, rows_of, small_city, trips_of
 from trainer.data.roadmap import read_road_map
-from trainer.data.zones import partition, read_transition_counts, transition_counts, zone_count, zone_graph
-from trainer.errors import BadInput
+from trainer.data.zones import (
+    partition,
+    read_partition,
+    read_transition_counts,
+    transition_counts,
+    zone_count,
+    zone_graph,
+)
+from trainer.errors import BadInput, BadLine
 
 ragged = st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=6), min_size=1, max_size=8)
 
@@ -125,3 +132,40 @@ def test_the_partition_is_the_one_of_the_contract(tmp_path: Path, capfd: pytest.
     expected, other = blocks(0), blocks(1)
     capfd.readouterr()
     assert partition(read_road_map(folder)[0]).tolist() == expected != other
+
+
+@pytest.mark.parametrize("text", ["0\n2\n1", "0\n2\n1\n", "\ufeff0\r\n2\r\n1\r\n\r\n", " 0\n2 \n1\n\n \n"])
+def test_partition_files_as_editors_leave_them(text: str, tmp_path: Path) -> None:
+    """With a byte order mark, with blank lines at the end."""
+    (tmp_path / "road_network_partition").write_text(text, encoding="utf-8", newline="")
+    assert read_partition(tmp_path / "road_network_partition", 3).tolist() == [0, 2, 1]
+
+
+def test_a_single_high_zone_makes_no_huge_matrix(tmp_path: Path) -> None:
+    """The map has 40,060 roads, so the id would be one of a road; 40,060 squared counts are 12.8 GB."""
+    file = tmp_path / "road_network_partition"
+    file.write_text("9999\n" * 40_059 + "10000\n")
+    with pytest.raises(BadLine, match="zone id must be an integer from 0 to 9999: '10000'") as caught:
+        read_partition(file, 40_060)
+    assert (caught.value.file, caught.value.line) == (file, 40_060)
+    file.write_text("9999\n" * 40_060)
+    assert read_partition(file, 40_060).max() == 9999
+
+
+def test_a_huge_matrix_is_refused_unread(tmp_path: Path) -> None:
+    """A file with holes in place of 1.2 GB of zeros: only its header may be looked at."""
+    file = tmp_path / "zone_trans_mat.npy"
+    with file.open("wb") as stream:
+        header = {"descr": "<i8", "fortran_order": False, "shape": (12_000, 12_000)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.truncate(stream.tell() + 8 * 12_000**2)
+    with pytest.raises(BadInput, match="there may be 10000 zones at most"):
+        read_transition_counts(file, 3)
+
+
+def test_the_matrix_may_have_more_zones_than_the_partition(tmp_path: Path) -> None:
+    counts = np.array([[0, 2**52, 0], [7, 0, 1], [0, 0, 0]], np.uint64)
+    np.save(tmp_path / "zone_trans_mat.npy", counts)
+    found = read_transition_counts(tmp_path / "zone_trans_mat.npy", 2)
+    assert found.dtype == np.int64
+    assert found.tolist() == counts.tolist()
