@@ -10,6 +10,8 @@ from teacher_server.commands.offline import describe, evaluate, export, fit
 from teacher_server.commands.online import score, serve
 from teacher_server.errors import TeacherError
 
+SERVER_EXTRA = {"fastapi", "uvicorn", "grpc_reflection", "sklearn"}
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -25,9 +27,17 @@ def main() -> None:
     """Run the command line; an error of the user's ends in one line and its exit code."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        if error.name not in SERVER_EXTRA:
+            raise
+        print(f"teacher: error: {error.name} is missing: pip install 'hoser-distill[server]'", file=sys.stderr)
+        sys.exit(2)
     except TeacherError as error:
         print(f"teacher: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # a disk that is full or gone, where nothing nearer knew what to say
+        print(f"teacher: error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from torch import Tensor
 from teacher_server import description as descriptions
 from teacher_server.description import TeacherDescription
 from teacher_server.errors import BadArtifact, BadSettings
+from teacher_server.files import reason
 from teacher_server.model import LMTAD, ModelConfig
 from teacher_server.vocabulary import Grid, SpecialTokens
 
@@ -107,8 +108,8 @@ def write_artifact(
     description = TeacherDescription(model, special, grid, dict(provenance), digest)
     try:
         _write_folder(folder, weights, description)
-    except OSError as error:
-        raise BadSettings(f"{folder}: cannot be written: {error.strerror or error}") from None
+    except (OSError, SafetensorError) as error:
+        raise BadSettings(f"{folder}: cannot be written ({reason(error)}): make room or choose another place") from None
     return description
 
 

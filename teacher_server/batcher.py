@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from time import perf_counter
 
 import numpy as np
@@ -19,6 +20,8 @@ from teacher_server.errors import EngineFailure, NotReady, Overloaded
 from teacher_server.packing import Floats, Pack, PackedBatch, Packer, RowPlan, ScoreWork
 
 log = logging.getLogger("teacher")
+
+_Packed = tuple[Pack, Iterator[PackedBatch]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,8 @@ class Batcher:
 
     A group is what is packed together: works in order of arrival until their rows hold `packer.token_budget`
     tokens, and at least one. If a group fails, its works are tried once more, each alone, and only those that
-    fail again fail. At most `queue_tokens` row tokens wait; a work of any size is admitted to an empty queue.
+    fail again fail. At most `queue_tokens` row tokens wait; a work of any size is admitted to an empty queue (how
+    large one may be is for the service to say). Of a group, one padded batch is computed and one is built ahead.
     """
 
     def __init__(self, compute: Callable[[PackedBatch], Floats], packer: Packer, queue_tokens: int) -> None:
@@ -148,11 +152,17 @@ class Batcher:
             group.append(ticket)
         return group
 
-    async def _packed(self, group: list[_Ticket]) -> Pack:
+    async def _packed(self, group: list[_Ticket]) -> _Packed:
         plans = [ticket.plan for ticket in group]
-        return await asyncio.get_running_loop().run_in_executor(self._packing_thread, self._packer.pack, plans)
+        return await asyncio.get_running_loop().run_in_executor(self._packing_thread, self._pack, plans)
 
-    async def _answer(self, group: list[_Ticket], packing: asyncio.Future[Pack]) -> None:
+    def _pack(self, plans: Sequence[RowPlan]) -> _Packed:
+        """The pack, and its batches, of which the first is built here."""
+        pack = self._packer.pack(plans)
+        batches = pack.batches
+        return pack, chain([next(batches)], batches)
+
+    async def _answer(self, group: list[_Ticket], packing: asyncio.Future[_Packed]) -> None:
         """Compute a group and give its callers their answers; whatever goes wrong, only they hear of it."""
         try:
             wanted = [ticket for ticket in group if not ticket.answer.done()]
@@ -161,7 +171,7 @@ class Batcher:
                     return
                 packing = asyncio.ensure_future(self._packed(wanted))
             group = wanted
-            await self._compute(group, await packing)
+            await self._compute(group, *await packing)
         except Exception as error:
             await self._answer_each_alone(group, error)
 
@@ -176,14 +186,17 @@ class Batcher:
         for ticket in group:
             await self._answer([ticket], asyncio.ensure_future(self._packed([ticket])))
 
-    async def _compute(self, group: list[_Ticket], pack: Pack) -> None:
+    async def _compute(self, group: list[_Ticket], pack: Pack, batches: Iterator[PackedBatch]) -> None:
         started = perf_counter()
         loop = asyncio.get_running_loop()
         log_probs: list[Floats] = []
-        for batch in pack.batches:
+        batch = next(batches, None)
+        while batch is not None:
             if all(ticket.answer.done() for ticket in group):
                 return  # every caller has gone in the meantime
+            following = loop.run_in_executor(self._packing_thread, next, batches, None)
             log_probs.append(await loop.run_in_executor(self._device_thread, self._compute_batch, batch))
+            batch = await following
         compute_us = _microseconds(perf_counter() - started)
         for ticket, answer in zip(group, pack.answers(log_probs), strict=True):
             if not ticket.answer.done():

@@ -2,7 +2,7 @@
 
 TeacherError
 ├── BadArtifact       a file that is not, or not wholly, a teacher             exit 2
-├── BadSettings       flags, environment or input files that do not fit        exit 2
+├── BadSettings       flags, environment or files that cannot work             exit 2
 ├── InvalidRequest    a request that can never succeed                         INVALID_ARGUMENT
 ├── WrongTeacher      the request names another teacher than the one here      FAILED_PRECONDITION
 ├── Overloaded        the queue or a size limit is exceeded                    RESOURCE_EXHAUSTED
@@ -26,7 +26,7 @@ class BadArtifact(TeacherError):
 
 
 class BadSettings(TeacherError):
-    """Flags, environment variables or input files that cannot work."""
+    """Flags, environment variables or input files that cannot work, or a file that cannot be written."""
 
 
 class InvalidRequest(TeacherError):

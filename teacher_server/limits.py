@@ -13,6 +13,7 @@ class Limits:
     max_tokens: int = 1_048_576  # of all histories
     max_positions: int = 1_048_576  # to score
     max_candidates: int = 4_194_304  # of all positions
+    max_row_tokens: int = 16_777_216  # to compute: every position beyond the window has a row of window + 1 tokens
     max_message_bytes: int = 33_554_432
 
     def __post_init__(self) -> None:

@@ -69,18 +69,59 @@ class PackedBatch:
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """Batches that together answer several works."""
+    """Batches that together answer several works.
 
-    batches: tuple[PackedBatch, ...]
-    targets: tuple[Ints, ...]  # per batch [K]: place of each answer among the candidates of all works in turn
+    A batch is built when it is asked for: padded, all of them together may be many times as large as the plan.
+    """
+
+    plan: RowPlan  # of all works in turn
     sizes: tuple[int, ...]  # C of each work
+    sot: int
+    pad: int
+    order: Ints  # [R] the plan's rows by length
+    positions: Ints  # [computed positions] the plan's positions in the order of their rows
+    ranks: Ints  # [computed positions] place in `order` of the row of each of `positions`, ascending
+    spans: tuple[tuple[int, int], ...]  # [begin, end) in `order` of each batch
+
+    @property
+    def batches(self) -> Iterator[PackedBatch]:
+        """One batch after another, each built as it is taken."""
+        return map(self._batch, self.spans)
 
     def answers(self, log_probs: Sequence[Floats]) -> list[Floats]:
         """Per work its [C] log-probabilities, from the [K] answers of each batch."""
         flat = np.zeros(sum(self.sizes), np.float32)
-        for target, batch in zip(self.targets, log_probs, strict=True):
-            flat[target] = batch
+        for span, batch in zip(self.spans, log_probs, strict=True):
+            flat[self._targets(self.positions[self._here(span)])] = batch
         return np.split(flat, np.cumsum(self.sizes)[:-1])
+
+    def _batch(self, span: tuple[int, int]) -> PackedBatch:
+        here = self._here(span)
+        positions = self.positions[here]
+        return PackedBatch(
+            tokens=self._padded(self.order[slice(*span)]),
+            rows=self.ranks[here] - span[0],
+            columns=self.plan.columns[positions],
+            candidates=self.plan.candidates[self._targets(positions)],
+            candidate_counts=self.plan.candidate_counts[positions],
+        )
+
+    def _here(self, span: tuple[int, int]) -> slice:
+        """The part of `positions` whose rows are in a span of `order`."""
+        return slice(*np.searchsorted(self.ranks, span))
+
+    def _targets(self, positions: Ints) -> Ints:
+        """[K] place of each answer of these positions among the candidates of all works in turn."""
+        return _ranges(self.plan.candidate_starts[positions], self.plan.candidate_counts[positions])
+
+    def _padded(self, rows: Ints) -> Tokens:
+        lengths = self.plan.lengths[rows]
+        offsets = np.arange(lengths.max() - 1)
+        inside = offsets < lengths[:, None] - 1
+        tokens = np.full((len(rows), len(offsets) + 1), self.pad, np.int32)
+        tokens[:, 0] = self.sot
+        tokens[:, 1:][inside] = self.plan.tokens[(self.plan.starts[rows, None] + offsets)[inside]]
+        return tokens
 
 
 @dataclass(frozen=True)
@@ -129,33 +170,31 @@ class Packer:
         order = np.argsort(merged.lengths, kind="stable")
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
-        positions = np.argsort(rank[merged.rows], kind="stable")
-        position_ranks = rank[merged.rows][positions]
-        batches, targets = [], []
-        for begin, end in _spans(merged.lengths[order], self.token_budget):
-            first, past = np.searchsorted(position_ranks, (begin, end))
-            here = positions[first:past]
-            target = _ranges(merged.candidate_starts[here], merged.candidate_counts[here])
-            batches.append(
-                PackedBatch(
-                    tokens=self._padded(merged, order[begin:end]),
-                    rows=position_ranks[first:past] - begin,
-                    columns=merged.columns[here],
-                    candidates=merged.candidates[target],
-                    candidate_counts=merged.candidate_counts[here],
-                )
-            )
-            targets.append(target)
-        return Pack(tuple(batches), tuple(targets), tuple(len(plan.candidates) for plan in plans))
+        ranks = rank[merged.rows]
+        positions = np.argsort(ranks, kind="stable")
+        return Pack(
+            plan=merged,
+            sizes=tuple(len(plan.candidates) for plan in plans),
+            sot=self.sot,
+            pad=self.pad,
+            order=order,
+            positions=positions,
+            ranks=ranks[positions],
+            spans=tuple(_spans(merged.lengths[order], self.token_budget)),
+        )
 
-    def _padded(self, plan: RowPlan, rows: Ints) -> Tokens:
-        lengths = plan.lengths[rows]
-        offsets = np.arange(lengths.max() - 1)
-        inside = offsets < lengths[:, None] - 1
-        tokens = np.full((len(rows), len(offsets) + 1), self.pad, np.int32)
-        tokens[:, 0] = self.sot
-        tokens[:, 1:][inside] = plan.tokens[(plan.starts[rows, None] + offsets)[inside]]
-        return tokens
+
+def count_row_tokens(work: ScoreWork, block_size: int) -> int:
+    """What `row_tokens` of the work's plan will be, for a small part of the plan's memory and time."""
+    room = block_size - 1
+    window = min(work.window or room, room)
+    computed = np.flatnonzero(work.candidate_counts > 1)
+    ends = np.cumsum(work.scored)
+    begins = ends - work.scored
+    alone = ends - np.minimum(work.scored, np.maximum(work.lengths - window, 0))  # first position with a row of its own
+    first, shared, past = (np.searchsorted(computed, places) for places in (begins, alone, ends))
+    row_ends = computed[shared[shared > first] - 1] + (work.lengths - ends)[shared > first]
+    return int((past - shared).sum() * (window + 1) + (row_ends + 2).sum())
 
 
 def _scored_positions(work: ScoreWork) -> tuple[Ints, Ints]:

@@ -15,7 +15,7 @@ from teacher_server.batcher import Batcher
 from teacher_server.description import TeacherDescription
 from teacher_server.errors import InvalidRequest, NotReady, Overloaded, WrongTeacher
 from teacher_server.limits import Limits
-from teacher_server.packing import Floats, Ints, ScoreWork, Tokens
+from teacher_server.packing import Floats, Ints, ScoreWork, Tokens, count_row_tokens
 
 
 class State(enum.Enum):
@@ -77,6 +77,7 @@ class Service:
         cells = self.description.grid.cells
         _check_cells(work.tokens, work.lengths, cells, "tokens", "history")
         _check_cells(work.candidates, work.candidate_counts, cells, "candidates", "scored position")
+        _check_row_tokens(work, self.description.model.block_size, self.limits)
         result = await self._batcher.submit(work)
         return Scores(result.log_probs, self.description.digest, result.queue_us, result.compute_us, result.truncated)
 
@@ -91,6 +92,16 @@ def _check_limits(work: ScoreWork, limits: Limits) -> None:
     for name, size, limit in sizes:
         if size > limit:
             raise Overloaded(f"the request has {size} {name}, and {limit} are allowed: send it in smaller parts")
+
+
+def _check_row_tokens(work: ScoreWork, block_size: int, limits: Limits) -> None:
+    """Raise Overloaded for a request that is small to send but too much to compute."""
+    needed = count_row_tokens(work, block_size)
+    if needed > limits.max_row_tokens:
+        raise Overloaded(
+            f"the request needs {needed} row tokens (positions x window), and {limits.max_row_tokens} are allowed: "
+            "send fewer positions a request or use a smaller window"
+        )
 
 
 def _check_shape(work: ScoreWork) -> None:

@@ -44,7 +44,7 @@ def fit(
     ] = DEFAULTS.block_size,
     dropout: Annotated[float, typer.Option(help="Dropout while training.")] = DEFAULTS.dropout,
     epochs: Annotated[int, typer.Option(help="Passes over the train trips.")] = DEFAULTS.epochs,
-    batch_size: Annotated[int, typer.Option(help="Trips an optimiser step.")] = DEFAULTS.batch_size,
+    batch_size: Annotated[int, typer.Option(help="Trips per optimiser step.")] = DEFAULTS.batch_size,
     learning_rate: Annotated[float, typer.Option(help="Highest rate, after warm-up.")] = DEFAULTS.learning_rate,
     min_learning_rate: Annotated[
         float, typer.Option(help="Lowest rate, at the end of the cosine.")
@@ -52,7 +52,9 @@ def fit(
     warmup_ratio: Annotated[float, typer.Option(help="Share of steps that warm up.")] = DEFAULTS.warmup_ratio,
     weight_decay: Annotated[float, typer.Option(help="AdamW's decay, on matrices.")] = DEFAULTS.weight_decay,
     max_norm: Annotated[float, typer.Option(help="Gradients are clipped to this norm.")] = DEFAULTS.max_norm,
-    checkpoint_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = DEFAULTS.checkpoint_steps,
+    checkpoint_steps: Annotated[
+        int, typer.Option(help="Steps between checkpoints; every epoch ends with one, too.")
+    ] = DEFAULTS.checkpoint_steps,
     seed: Annotated[int, typer.Option(help="Decides weights, batches and dropout.")] = DEFAULTS.seed,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     device: Device = "auto",
@@ -109,10 +111,15 @@ def export(
 
 
 def describe(
-    teacher: Annotated[str, typer.Argument(help="Artifact folder, or address of a served teacher.")],
+    teacher: Annotated[
+        str,
+        typer.Argument(
+            help="Artifact folder, or address of a served teacher (grpc://HOST:PORT, HOST:PORT or unix:PATH)."
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a teacher is: digest, sizes, vocabulary, grid, provenance. A folder is verified wholly."""
+    """Say what a teacher is: digest, sizes, vocabulary, grid, provenance. A folder is verified in full."""
     if os.path.exists(teacher):
         from teacher_server.artifact import load_artifact
         from teacher_server.description import to_json
@@ -146,9 +153,9 @@ def evaluate(
 
     chosen = _device(device, cpu_threads)
     result = run_evaluate(load_artifact(artifact), open_tokens(tokens), seed, chosen)
+    print_evaluation(result)
     if out is not None:
         write_evaluation(result, out)
-    print_evaluation(result)
 
 
 def _fit_config(data: TokenFolder, run: FitRun, values: dict[str, Any], explicit: set[str], resume: bool) -> FitConfig:

@@ -44,22 +44,31 @@ def serve(
         int, typer.Option(envvar="TEACHER_QUEUE_TOKENS", min=1, help="Tokens that may wait in the queue.")
     ] = 1_048_576,
     max_sequences: Annotated[
-        int, typer.Option(envvar="TEACHER_MAX_SEQUENCES", min=1, help="Histories of one request.")
+        int, typer.Option(envvar="TEACHER_MAX_SEQUENCES", min=1, help="Histories that one request may hold.")
     ] = _LIMITS.max_sequences,
     max_tokens: Annotated[
-        int, typer.Option(envvar="TEACHER_MAX_TOKENS", min=1, help="History tokens of one request.")
+        int, typer.Option(envvar="TEACHER_MAX_TOKENS", min=1, help="History tokens that one request may hold.")
     ] = _LIMITS.max_tokens,
     max_positions: Annotated[
-        int, typer.Option(envvar="TEACHER_MAX_POSITIONS", min=1, help="Scored positions of one request.")
+        int, typer.Option(envvar="TEACHER_MAX_POSITIONS", min=1, help="Scored positions that one request may hold.")
     ] = _LIMITS.max_positions,
     max_candidates: Annotated[
-        int, typer.Option(envvar="TEACHER_MAX_CANDIDATES", min=1, help="Candidates of one request.")
+        int, typer.Option(envvar="TEACHER_MAX_CANDIDATES", min=1, help="Candidates that one request may hold.")
     ] = _LIMITS.max_candidates,
+    max_row_tokens: Annotated[
+        int,
+        typer.Option(
+            envvar="TEACHER_MAX_ROW_TOKENS",
+            min=2,
+            help="Tokens that one request may make the device compute: about positions x window for long histories.",
+        ),
+    ] = _LIMITS.max_row_tokens,
     max_message_bytes: Annotated[
-        int, typer.Option(envvar="TEACHER_MAX_MESSAGE_BYTES", min=1, help="Bytes of one gRPC message.")
+        int, typer.Option(envvar="TEACHER_MAX_MESSAGE_BYTES", min=1, help="Bytes that one gRPC message may have.")
     ] = _LIMITS.max_message_bytes,
     drain_timeout: Annotated[
-        float, typer.Option(envvar="TEACHER_DRAIN_TIMEOUT", min=0, help="Seconds to finish requests on SIGTERM.")
+        float,
+        typer.Option(envvar="TEACHER_DRAIN_TIMEOUT", min=0, help="Seconds to finish requests on SIGTERM or SIGINT."),
     ] = 30.0,
     max_connection_age: Annotated[
         float | None,
@@ -81,7 +90,7 @@ def serve(
     """Serve a teacher over gRPC, with health pages over HTTP, until SIGTERM or SIGINT."""
     from teacher_server.serve import run  # torch and grpc load only for the command that needs them
 
-    limits = Limits(max_sequences, max_tokens, max_positions, max_candidates, max_message_bytes)
+    limits = Limits(max_sequences, max_tokens, max_positions, max_candidates, max_row_tokens, max_message_bytes)
     run(
         Settings(
             artifact=artifact,

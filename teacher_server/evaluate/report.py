@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from teacher_server.errors import BadSettings
 from teacher_server.evaluate.judge import Evaluation
+from teacher_server.files import write_text
 
 
 def write_evaluation(result: Evaluation, path: Path) -> None:
     """All figures as JSON; the file appears whole. Raises BadSettings where it cannot be written."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
-        os.replace(fresh, path)
-    except OSError as error:
-        raise BadSettings(f"{path}: cannot be written: {error.strerror or error}") from None
+    write_text(path, json.dumps(asdict(result), indent=2) + "\n")
 
 
 def print_evaluation(result: Evaluation) -> None:

@@ -57,12 +57,16 @@ def start_run(data: TokenFolder, run: FitRun, settings: FitSettings) -> FitConfi
 
 
 def resume_run(data: TokenFolder, run: FitRun) -> FitConfig:
-    """The configuration of a run that is gone on with. Raises BadSettings where the data is not what it was."""
+    """The configuration of a run that is gone on with; what a kill left half written there is removed.
+
+    Raises BadSettings where the data is not what it was.
+    """
     config = run.config()
     for name in ("grid", "special", "data_fingerprint"):
         then, now = getattr(config, name), getattr(data, name)
         if then != now:
             raise BadSettings(f"{run.folder} was started with {name} {then}, but {data.folder} has {now}")
+    run.remove_partial()
     return config
 
 

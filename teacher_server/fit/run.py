@@ -10,8 +10,7 @@ summary.json        written when the fit is complete
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,12 @@ from torch import Tensor
 from teacher_server.artifact import TIED
 from teacher_server.description import check_vocabulary, read_fields
 from teacher_server.errors import BadArtifact, BadSettings
+from teacher_server.files import reason, remove_partial, whole_file, write_text
 from teacher_server.fit.settings import FitSettings
 from teacher_server.model import LMTAD, ModelConfig
 from teacher_server.vocabulary import Grid, SpecialTokens
+
+GO_ON = "make room there, then go on with --resume"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class FitConfig:
 
 
 class FitRun:
-    """Reads and writes one run folder; every file appears whole or not at all."""
+    """Reads and writes one run folder; every file appears whole or not at all.
+
+    What writes raises BadSettings where that fails, on a full disk for example; what was there before stays.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,7 +60,7 @@ class FitRun:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadSettings(f"{self.folder}: cannot be made: {error.strerror or error}") from None
-        self._write_json("config.json", {"format": 1, **asdict(config)})
+        write_text(self.folder / "config.json", _json({"format": 1, **asdict(config)}))
 
     def config(self) -> FitConfig:
         """What the run was started with. Raises BadSettings."""
@@ -78,8 +83,14 @@ class FitRun:
         except (OSError, ValueError) as error:
             raise BadSettings(f"{path}: {error}") from None
 
+    def remove_partial(self) -> None:
+        """Remove what a fit that was killed while it wrote has left."""
+        remove_partial(self.folder)
+
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        self._replace("checkpoint.pt", lambda path: torch.save(dict(state), path))
+        # Through an open file, for torch's own message on a full disk says nothing of it.
+        with whole_file(self.folder / "checkpoint.pt", GO_ON) as path, path.open("wb") as file:
+            torch.save(dict(state), file)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The newest state, or None where the run ended before its first. Raises BadSettings where unreadable."""
@@ -95,7 +106,8 @@ class FitRun:
 
     def save_best(self, model: LMTAD) -> None:
         weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items() if name != TIED}
-        self._replace("best.safetensors", lambda path: save_file(weights, path))
+        with whole_file(self.best, GO_ON) as path:
+            save_file(weights, path)
 
     def load_best(self) -> dict[str, Tensor]:
         """The weights to export. Raises BadArtifact where no epoch has been completed or the file is damaged."""
@@ -107,14 +119,18 @@ class FitRun:
             raise BadArtifact(f"{self.best}: not a complete safetensors file: {error}") from None
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise BadSettings(f"{path}: cannot be written ({reason(error)}): {GO_ON}") from None
 
     def keep_metrics(self, epochs: int) -> None:
         """Drop what was logged after the checkpoint that is gone on from: it will be logged again."""
         path = self.folder / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines()[:epochs] if path.exists() else []
-        self._write_text("metrics.jsonl", "".join(f"{line}\n" for line in lines))
+        write_text(path, "".join(f"{line}\n" for line in lines), GO_ON)
 
     def summary(self) -> dict[str, Any] | None:
         """What a complete run found; None while it is not complete."""
@@ -122,17 +138,8 @@ class FitRun:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
     def save_summary(self, summary: Mapping[str, Any]) -> None:
-        self._write_json("summary.json", summary)
+        write_text(self.folder / "summary.json", _json(summary), GO_ON)
 
-    def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        self._write_text(name, json.dumps(value, indent=2) + "\n")
 
-    def _write_text(self, name: str, text: str) -> None:
-        self._replace(name, lambda path: path.write_text(text, encoding="utf-8"))
-
-    def _replace(self, name: str, write: Callable[[Path], object]) -> None:
-        fresh = self.folder / f".{name}.{os.getpid()}"
-        write(fresh)
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(fresh, self.folder / name)
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import tracemalloc
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -220,6 +221,33 @@ def test_callers_that_went_after_packing_are_dropped_before_compute() -> None:
         assert [batch.tokens[:, 1].tolist() for batch in device.begun] == [[1], [3]]
 
     run(body, policy)
+
+
+def test_the_padded_batches_of_a_large_work_are_never_there_together() -> None:
+    """5,000 rows of 501 tokens are 10 MB of padded rows; in memory is a batch of 32 KB or two."""
+    length, window = 5_500, 500
+    large = ScoreWork(
+        tokens=np.ones(length, np.int32),
+        lengths=np.array([length]),
+        scored=np.array([5_000]),
+        window=window,
+        candidates=np.ones(10_000, np.int32),
+        candidate_counts=np.full(5_000, 2),
+    )
+
+    async def whole() -> None:
+        batcher = Batcher(lambda batch: batch.candidates.astype(np.float32), Packer(1024, 1, 2, 8_192), 10_000)
+        batcher.start()
+        tracemalloc.start()
+        try:
+            result = await batcher.submit(large)
+            assert tracemalloc.get_traced_memory()[1] < 3_000_000
+        finally:
+            tracemalloc.stop()
+            await batcher.close(10)
+        assert result.log_probs.tolist() == [1.0] * 10_000
+
+    asyncio.run(whole())
 
 
 def test_an_abandoned_large_work_stops_between_batches() -> None:

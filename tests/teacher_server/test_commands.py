@@ -10,6 +10,7 @@ import pytest
 
 from teacher_server.__main__ import main
 from teacher_server.artifact import load_artifact
+from tests.teacher_server.full_disk import files_end_at
 from tests.teacher_server.token_folders import token_folder
 
 FIT = ["--layers=1", "--heads=2", "--width=16", "--epochs=1", "--batch-size=8", "--device=cpu"]
@@ -113,3 +114,25 @@ def test_a_mistake_is_one_line(
     assert lines[0].startswith("teacher: error: ")
     assert expected in lines[0]
     assert not (tmp_path / "t").exists()
+
+
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token_folder(tmp_path / "data")
+    with files_end_at(8_000):
+        status = teacher(monkeypatch, "fit", tmp_path / "data", "--out", tmp_path / "run", *FIT)
+    expected = "best.safetensors: cannot be written (Error while serializing: I/O error: File too large (os error 27))"
+    advice = "make room there, then go on with --resume"
+    assert capsys.readouterr().err == f"teacher: error: {tmp_path}/run/{expected}: {advice}\n"
+    assert status == 2
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "metrics.jsonl"}
+
+
+def test_what_the_system_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = tmp_path / ("x" * 300)
+    token_folder(tmp_path / "data")
+    assert teacher(monkeypatch, "fit", tmp_path / "data", "--out", name) == 1
+    assert capsys.readouterr().err == f"teacher: error: {name}: File name too long\n"

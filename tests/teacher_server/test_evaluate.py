@@ -21,6 +21,7 @@ from teacher_server.fit.run import FitRun
 from teacher_server.fit.settings import FitSettings
 from teacher_server.fit.tokens import TokenFolder, open_tokens
 from teacher_server.vocabulary import Grid
+from tests.teacher_server.full_disk import files_end_at
 from tests.teacher_server.token_folders import walks, write_tokens
 
 CPU = torch.device("cpu")
@@ -71,6 +72,14 @@ def test_the_json_file(fitted: tuple[Artifact, TokenFolder], tmp_path: Path) -> 
     assert json.loads((tmp_path / "e.json").read_text()) == json.loads(json.dumps(asdict(result)))
     with pytest.raises(BadSettings, match="cannot be written"):
         write_evaluation(result, tmp_path / "no/where.json")
+    before = (tmp_path / "e.json").read_text()
+    with (
+        files_end_at(100),
+        pytest.raises(BadSettings, match=r"e\.json: cannot be written \(File too large\): make room"),
+    ):
+        write_evaluation(result, tmp_path / "e.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["e.json"]
+    assert (tmp_path / "e.json").read_text() == before
 
 
 def test_tokens_of_another_grid(fitted: tuple[Artifact, TokenFolder], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from teacher_server.fit.settings import FitSettings
 from teacher_server.fit.tokens import open_tokens
 from teacher_server.model import LMTAD, ModelConfig
 from teacher_server.vocabulary import SpecialTokens
+from tests.teacher_server.full_disk import files_end_at
 from tests.teacher_server.token_folders import GRID, token_folder, walks, write_tokens
 
 CPU = torch.device("cpu")
@@ -92,10 +94,12 @@ def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
         wait_for_epochs(process, killed, 6)
         os.kill(process.pid, signal.SIGKILL)
     assert not (killed / "summary.json").exists()
+    (killed / ".checkpoint.pt.1.partial").write_bytes(b"a kill in the middle of a checkpoint leaves this")
     subprocess.run(fit_command(tmp_path / "data", killed, "--resume"), check=True, capture_output=True)
     assert undisturbed.wait(60) == 0
     assert same_weights(whole, killed)
     assert metrics(whole) == metrics(killed)
+    assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
 
 
 def wait_for_epochs(process: subprocess.Popen[bytes], run: Path, epochs: int) -> None:
@@ -224,6 +228,44 @@ def test_runs_that_cannot_start_or_go_on(tmp_path: Path) -> None:
     message = re.escape(f"{tmp_path / 'run'} was started with data_fingerprint made for a test, but")
     with pytest.raises(BadSettings, match=message):
         resume_run(open_tokens(tmp_path / "data"), FitRun(tmp_path / "run"))
+
+
+def test_a_full_disk_ends_a_fit_that_can_go_on(tmp_path: Path) -> None:
+    settings = {"epochs": 3, "checkpoint_steps": 100}
+    run_fit(tmp_path / "data", tmp_path / "whole", **settings)
+    sizes = [(tmp_path / "whole" / name).stat().st_size for name in ("best.safetensors", "checkpoint.pt")]
+    with files_end_at(sum(sizes) // 2), pytest.raises(BadSettings, match=r"cut/checkpoint\.pt: cannot be .*--resume"):
+        run_fit(tmp_path / "data", tmp_path / "cut", **settings)
+    names = {path.name for path in (tmp_path / "cut").iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "best.safetensors"}
+    data, run = open_tokens(tmp_path / "data"), FitRun(tmp_path / "cut")
+    fit(data, run, resume_run(data, run), CPU)
+    assert same_weights(tmp_path / "whole", tmp_path / "cut")
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    run_fit(tmp_path / "data", tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    run, model = FitRun(tmp_path / "run"), LMTAD(ModelConfig(8, GRID.cells + 3, 1, 2, 16))
+    writes: dict[str, Callable[[], None]] = {
+        "checkpoint.pt": lambda: run.save_checkpoint({"model": model.state_dict()}),
+        "best.safetensors": lambda: run.save_best(model),
+        "summary.json": lambda: run.save_summary({"seconds": 1.0}),
+        "metrics.jsonl": lambda: run.append_metrics({"epoch": 3}),
+    }
+    for name, write in writes.items():
+        message = rf"run/{re.escape(name)}: cannot be written \(.*File too large.*\): make room there, then go on with"
+        with files_end_at(8), pytest.raises(BadSettings, match=message):
+            write()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_full_disk_for_an_artifact(tmp_path: Path) -> None:
+    run_fit(tmp_path / "data", tmp_path / "run")
+    with files_end_at(1_000), pytest.raises(BadSettings, match=r"teacher: cannot be written .*File too large"):
+        export_run(tmp_path / "run", tmp_path / "teacher")
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "run"}
 
 
 def test_damaged_runs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teacher_server.packing import PackedBatch, Packer, ScoreWork
+from teacher_server.packing import PackedBatch, Packer, ScoreWork, count_row_tokens
 from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, SPECIAL, packer, work_of, works
 
 
@@ -74,6 +74,11 @@ def test_a_whole_trip_is_one_row() -> None:
     assert plan.truncated == 0
 
 
+@given(works())
+def test_row_tokens_are_counted_without_the_plan(work: ScoreWork) -> None:
+    assert count_row_tokens(work, BLOCK_SIZE) == packer().plan(work).row_tokens
+
+
 def test_windows_that_reach_the_start_share_a_row() -> None:
     plan = packer().plan(work_of([[5, 6, 7, 8, 9]], [[[1, 2]] * 5], window=3))
     assert plan.lengths.tolist() == [4, 4, 4]
@@ -85,7 +90,7 @@ def test_positions_without_a_choice_cost_nothing() -> None:
     plan = packer().plan(work_of([[5, 6, 7, 8]], [[[1], [], [3], [4]]], window=1))
     assert plan.row_tokens == 0
     pack = packer().pack([plan])
-    assert pack.batches == ()
+    assert list(pack.batches) == []
     assert [a.tolist() for a in pack.answers([])] == [[0.0, 0.0, 0.0]]
 
 

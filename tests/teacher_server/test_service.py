@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, SPECIAL, oracle, pac
 MODEL = tiny_model()
 DIGEST = "ab" * 32
 GRID = Grid(0.0, 3.5, 0.0, 4.5, 1.0, 1.0, 4, 5)
-LIMITS = Limits(max_sequences=4, max_tokens=60, max_positions=30, max_candidates=50)
+LIMITS = Limits(max_sequences=4, max_tokens=60, max_positions=30, max_candidates=50, max_row_tokens=80)
 GOOD = work_of([[1, 2, 3], [4, 5]], [[[6, 7], [8, 9, 10]], [[11, 12]]], window=2)
 
 
@@ -111,6 +112,7 @@ def test_what_can_never_work_is_named(kind: str) -> None:
         (work_of([[1] * 61], [[[1, 2]]]), "61 history tokens, and 60"),
         (work_of([[1] * 40], [[[1]] * 31]), "31 scored positions, and 30"),
         (work_of([[1]], [[[1] * 51]]), "51 candidates, and 50"),
+        (work_of([[1] * 30], [[[1, 2]] * 21], window=3), "84 row tokens .*, and 80 are allowed: send fewer positions"),
     ],
 )
 def test_too_large_a_request_is_refused_with_the_limit(request_: ScoreWork, message: str) -> None:
@@ -119,6 +121,38 @@ def test_too_large_a_request_is_refused_with_the_limit(request_: ScoreWork, mess
             await teacher.score(request_)
 
     run(body)
+
+
+def test_a_request_at_the_limit_is_answered() -> None:
+    work = work_of([[1] * 30], [[[1, 2]] * 20], window=3)  # 20 rows of SOT and 3 tokens
+
+    async def body(teacher: Service) -> None:
+        np.testing.assert_allclose((await teacher.score(work)).log_probs, oracle(MODEL, work), atol=1e-5)
+
+    run(body)
+
+
+def test_too_much_to_compute_is_refused_before_it_is_planned() -> None:
+    """Few bytes on the wire may be much to compute: here every position has a row of its own."""
+    n = 1_048_576
+    ones = np.ones(n, np.int32)
+    giant = ScoreWork(ones, np.array([n]), np.array([n]), BLOCK_SIZE - 2, np.tile(ones, 2), np.full(n, 2))
+
+    async def whole() -> None:
+        batcher = Batcher(tiny_engine(MODEL).log_probs, packer(), 10_000)
+        description = TeacherDescription(MODEL.config, SPECIAL, GRID, {}, DIGEST)
+        teacher = Service(description, "float32", batcher, Limits(max_row_tokens=100_000))
+        await teacher.warm_up()
+        tracemalloc.start()
+        try:
+            with pytest.raises(Overloaded, match="11534237 row tokens"):
+                await teacher.score(giant)
+            assert tracemalloc.get_traced_memory()[1] < 40_000_000  # the plan has 6 arrays of 8 MB
+        finally:
+            tracemalloc.stop()
+            await teacher.drain(10)
+
+    asyncio.run(whole())
 
 
 def test_another_teachers_request_is_refused_naming_both() -> None:
