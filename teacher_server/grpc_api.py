@@ -27,7 +27,6 @@ from teacher_server.errors import (
     TeacherError,
     WrongTeacher,
 )
-from teacher_server.limits import Limits
 from teacher_server.packing import Floats, ScoreWork
 from teacher_server.service import Service
 
@@ -86,7 +85,7 @@ class TeacherMethods:
             grid=pb.Grid(**asdict(description.grid)),
             token_type=self._token_type,
             compute_type=self._service.compute_type,
-            limits=_told_limits(self._service.limits),
+            limits=pb.Limits(**asdict(self._service.limits)),
             server_version=__version__,
         ).SerializeToString()
 
@@ -104,12 +103,6 @@ class TeacherMethods:
             compute_us=scores.compute_us,
             truncated=scores.truncated,
         ).SerializeToString()
-
-
-def _told_limits(limits: Limits) -> pb.Limits:
-    """Those that a client keeps to when it splits its work; `max_row_tokens` is the server's own."""
-    told = pb.Limits.DESCRIPTOR.fields_by_name
-    return pb.Limits(**{name: value for name, value in asdict(limits).items() if name in told})
 
 
 def _answering(method: Callable[[bytes], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:

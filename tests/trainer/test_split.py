@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from teacher_server.packing import ScoreWork, count_row_tokens
 from trainer.errors import BadInput
-from trainer.teacher.protocol import Limits, Query
-from trainer.teacher.split import split_query
+from trainer.grid import Grid
+from trainer.teacher.protocol import Description, Limits, Query
+from trainer.teacher.split import row_tokens, split_query
 
 LARGE = 1 << 30
+GRID = Grid(0.0, 0.5, 0.0, 0.5, 1.0, 1.0, 1, 1)
+
+
+def teacher(*caps: int, block_size: int = 9) -> Description:
+    """A teacher with these limits; those that are left out are large."""
+    limits = Limits(*caps, *[LARGE] * (6 - len(caps)))
+    return Description("d", 4, 1, 1, 2, 3, block_size, GRID, "float32", limits)
 
 
 def use(query: Query) -> tuple[int, int, int, int]:
@@ -44,14 +51,14 @@ def test_parts_make_the_whole(
     seed: int, histories: int, sequences: int, tokens: int, positions: int, candidates: int
 ) -> None:
     query = random_query(np.random.default_rng(seed), histories)
-    limits = Limits(sequences, tokens, positions, candidates, LARGE)
-    parts = list(split_query(query, limits))
+    limits = (sequences, tokens, positions, candidates)
+    parts = list(split_query(query, teacher(*limits)))
     for name in ("tokens", "lengths", "scored", "candidates", "counts"):
         whole = getattr(query, name)
         joined = np.concatenate([getattr(part, name) for part in parts])
         assert joined.dtype == whole.dtype
         assert np.array_equal(joined, whole), name
-    uses, caps = one_by_one(query), astuple(limits)[:4]
+    uses, caps = one_by_one(query), limits
     first = 0
     for part in parts:
         assert part.window == query.window
@@ -63,19 +70,19 @@ def test_parts_make_the_whole(
         first = last
 
 
-@pytest.mark.parametrize("caps", [(5, 3, 9, 9), (5, 9, 1, 9), (5, 9, 9, 3), (0, 9, 9, 9), (5, 9, 9, 9, 1030)])
+@pytest.mark.parametrize(
+    "caps", [(5, 3, 9, 9), (5, 9, 1, 9), (5, 9, 9, 3), (0, 9, 9, 9), (5, 9, 9, 9, 4), (5, 9, 9, 9, 9, 1030)]
+)
 def test_a_history_that_alone_is_too_much(caps: tuple[int, ...]) -> None:
-    limits = Limits(*(*caps, LARGE)[:5])
     tokens, candidates = np.zeros(6, np.int32), np.zeros(6, np.int32)
     query = Query(tokens, np.array([2, 4]), np.array([1, 2]), 0, candidates, np.array([2, 1, 3]))
     with pytest.raises(BadInput, match=r"a trip of [24] steps alone exceeds the teacher's limits"):
-        list(split_query(query, limits))
+        list(split_query(query, teacher(*caps)))
 
 
 def test_messages_stay_under_the_teachers_size() -> None:
     query = random_query(np.random.default_rng(1), 40)
-    limits = Limits(LARGE, LARGE, LARGE, LARGE, 1024 + 600)
-    parts = list(split_query(query, limits))
+    parts = list(split_query(query, teacher(LARGE, LARGE, LARGE, LARGE, LARGE, 1024 + 600)))
     assert len(parts) > 1
     for part in parts:
         sequences, tokens, positions, candidates = use(part)
@@ -84,5 +91,18 @@ def test_messages_stay_under_the_teachers_size() -> None:
 
 def test_a_query_that_fits_stays_whole() -> None:
     query = random_query(np.random.default_rng(0), 20)
-    (part,) = split_query(query, Limits(20, 10_000, 10_000, 10_000, LARGE))
+    (part,) = split_query(query, teacher(20, 10_000, 10_000, 10_000))
     assert use(part) == use(query)
+
+
+@settings(deadline=None, max_examples=200, database=None)
+@given(st.integers(0, 2**32), st.integers(1, 12), st.integers(2, 12))
+def test_the_server_computes_no_more_than_we_count(seed: int, histories: int, block_size: int) -> None:
+    query = random_query(np.random.default_rng(seed), histories)
+    work = ScoreWork(query.tokens, query.lengths, query.scored, query.window, query.candidates, query.counts)
+    counted = int(row_tokens(query, block_size).sum())
+    assert count_row_tokens(work, block_size) <= counted
+    cap = max(int(row_tokens(query, block_size).max()), counted // 2)
+    limits = (LARGE, LARGE, LARGE, LARGE, cap)
+    for part in split_query(query, teacher(*limits, block_size=block_size)):
+        assert int(row_tokens(part, block_size).sum()) <= cap

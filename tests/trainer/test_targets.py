@@ -32,7 +32,7 @@ class NumberedTeacher:
     @property
     def description(self) -> Description:
         grid = Grid(0.0, 1.0, 0.0, 1.0, 1.0, 0.25, 1, CELLS)
-        return Description("d", CELLS + 3, CELLS, 5, 6, 7, 9, grid, "float32", Limits(9, 9, 9, 9, 9))
+        return Description("d", CELLS + 3, CELLS, 5, 6, 7, 9, grid, "float32", Limits(9, 9, 9, 9, 9, 9))
 
     def score(self, query: Query) -> Answer:
         self.queries.append(query)

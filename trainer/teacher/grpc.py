@@ -60,7 +60,7 @@ class GrpcTeacher:
             raise
 
     def score(self, query: Query) -> Answer:
-        answers = [self._score_part(part) for part in split_query(query, self.description.limits)]
+        answers = [self._score_part(part) for part in split_query(query, self.description)]
         log_probs = np.concatenate([answer.log_probs for answer in answers])
         return Answer(log_probs, sum(answer.truncated for answer in answers))
 
@@ -200,6 +200,7 @@ def _description(reply: pb.DescribeResponse) -> Description:
             tokens=reply.limits.max_tokens,
             positions=reply.limits.max_positions,
             candidates=reply.limits.max_candidates,
+            row_tokens=reply.limits.max_row_tokens,
             message_bytes=min(reply.limits.max_message_bytes, MAX_MESSAGE_BYTES),
         ),
     )

@@ -22,6 +22,7 @@ class Limits:
     tokens: int
     positions: int
     candidates: int
+    row_tokens: int  # to compute, see teacher.proto
     message_bytes: int
 
 

@@ -7,24 +7,26 @@ from collections.abc import Iterator
 import numpy as np
 
 from trainer.errors import BadInput
-from trainer.teacher.protocol import Limits, Query
+from trainer.teacher.protocol import Description, Ints, Query
 
 # At most, in a request: two uint32 a sequence, an int32 a token, a uint16 a position, an int32 a candidate.
 BYTES = np.array([8, 4, 2, 4])
 ENVELOPE_BYTES = 1024
 
 
-def split_query(query: Query, limits: Limits) -> Iterator[Query]:
+def split_query(query: Query, teacher: Description) -> Iterator[Query]:
     """Parts of whole histories, in order. Raises BadInput when a single history exceeds a limit."""
+    limits = teacher.limits
     # Cumulative use of each limit before every history; a part may grow while all its uses fit.
     positions = np.concatenate([[0], np.cumsum(query.scored)])
     tokens = np.concatenate([[0], np.cumsum(query.lengths)])
     candidates = np.concatenate([[0], np.cumsum(query.counts)])[positions]
     sequences = np.arange(len(query.lengths) + 1)
     counts = np.stack([sequences, tokens, positions, candidates])
-    uses = np.vstack([counts, BYTES @ counts])
+    rows = np.concatenate([[0], np.cumsum(row_tokens(query, teacher.block_size))])
+    uses = np.vstack([counts, BYTES @ counts, rows])
     room = limits.message_bytes - ENVELOPE_BYTES
-    caps = np.array([[limits.sequences], [limits.tokens], [limits.positions], [limits.candidates], [room]])
+    caps = np.array([[limits.sequences, limits.tokens, limits.positions, limits.candidates, room, limits.row_tokens]]).T
     start = 0
     while start < len(query.lengths):
         fits = ((uses[:, start + 1 :] - uses[:, start : start + 1]) <= caps).all(axis=0)
@@ -41,3 +43,11 @@ def split_query(query: Query, limits: Limits) -> Iterator[Query]:
             query.counts[positions[start] : positions[stop]],
         )
         start = stop
+
+
+def row_tokens(query: Query, block_size: int) -> Ints:
+    """At most so many tokens are computed for each history, [B]: one pass, or a row for every scored position."""
+    whole = query.lengths + 1
+    if query.window == 0:
+        return np.where(whole <= block_size, whole, query.scored * block_size)
+    return query.scored * min(query.window + 1, block_size)

@@ -49,18 +49,20 @@ class Grid(_message.Message):
     def __init__(self, min_lat: _Optional[float] = ..., max_lat: _Optional[float] = ..., min_lng: _Optional[float] = ..., max_lng: _Optional[float] = ..., cell_lat: _Optional[float] = ..., cell_lng: _Optional[float] = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., downsample: _Optional[int] = ..., centroid_rule: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_sequences", "max_tokens", "max_positions", "max_candidates", "max_message_bytes")
+    __slots__ = ("max_sequences", "max_tokens", "max_positions", "max_candidates", "max_message_bytes", "max_row_tokens")
     MAX_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     max_sequences: int
     max_tokens: int
     max_positions: int
     max_candidates: int
     max_message_bytes: int
-    def __init__(self, max_sequences: _Optional[int] = ..., max_tokens: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
+    max_row_tokens: int
+    def __init__(self, max_sequences: _Optional[int] = ..., max_tokens: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_row_tokens: _Optional[int] = ...) -> None: ...
 
 class DescribeRequest(_message.Message):
     __slots__ = ()
