@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainer.config import Config, config_from
+from trainer.config import Config
+from trainer.config_file import config_from
 from trainer.data.city import City
 from trainer.errors import BadInput
 from trainer.student.buffers import network_buffers

@@ -1,25 +1,17 @@
-"""The trainer's settings: YAML and `--set` overrides in, one frozen and validated Config out.
+"""The trainer's settings as one frozen, validated Config.
 
 Section and key names are those of the research code, so that its files load unchanged. Defaults are ours.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from trainer.errors import BadInput
+from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-UNION_BRANCH = re.compile(r"constrained-|literal\[")  # what pydantic adds to a key that may be one of several types
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -181,26 +173,6 @@ class Config(Section):
         return self.model_dump(mode="json", by_alias=True)
 
 
-def load_config(file: Path | None, overrides: Iterable[str] = ()) -> Config:
-    """Reads a YAML file (or the defaults) and applies `section.key=value` overrides. Raises BadInput."""
-    tree = _read_yaml(file) if file else {}
-    for override in overrides:
-        _apply(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        where = f"{file}: " if file else ""
-        raise BadInput(where + _summary(error)) from None
-
-
-def config_from(tree: dict[str, Any]) -> Config:
-    """A config that was saved with a run or a checkpoint. Raises BadInput."""
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise BadInput(f"saved config: {_summary(error)}") from None
-
-
 def without_effect(config: Config) -> list[str]:
     """Keys that were given a value but mean nothing here, for one notice."""
     distill, dataloader, training = config.distill, config.dataloader, config.training
@@ -216,82 +188,3 @@ def without_effect(config: Config) -> list[str]:
     names += ["training.torch_compile_mode"] * (training.torch_compile_mode != "default")
     names += ["wandb"] * config.wandb.enable + ["optuna"] * bool(config.optuna)
     return names
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, where YAML's own keeps the last without a word."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        given: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in given:
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1} gives the key {key.value!r} a second time")
-            given.add(key.value)
-        return node
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file}: cannot be read as a config ({error})") from None
-    try:
-        tree = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none, a number too long
-        raise BadInput(f"{file}: not YAML: {' '.join(str(error).split())}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise BadInput(f"{file}: must hold sections and keys, not a {type(tree).__name__}")
-    # An empty section (`optuna:`) means its defaults.
-    return {key: {} if value is None and key != "data_dir" else value for key, value in tree.items()}
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    path, sign, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not sign or not all(keys):
-        raise BadInput(f"--set {override!r}: must be section.key=value")
-    try:
-        value = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise BadInput(f"--set {override!r}: {text!r} is not a YAML value") from None
-    for key in keys[:-1]:
-        below = tree.setdefault(key, {})
-        if not isinstance(below, dict):
-            raise BadInput(f"--set {override!r}: {key!r} is no section")
-        tree = below
-    tree[keys[-1]] = value
-
-
-def _summary(error: ValidationError) -> str:
-    """All that is wrong in one line, each key named once."""
-    said: dict[str, list[str]] = {}
-    for part in error.errors(include_url=False):
-        subject, problem = _explain(part)
-        said.setdefault(subject, []).append(problem)
-    return "; ".join(f"{subject}: {' or '.join(problems)}" for subject, problems in said.items())
-
-
-def _explain(error: Any) -> tuple[str, str]:
-    """One pydantic error as key and problem, with the nearest name for an unknown key."""
-    path = [str(part) for part in error["loc"] if not UNION_BRANCH.match(str(part))]
-    name = ".".join(path)
-    if error["type"] == "extra_forbidden":
-        known = _names_at(path[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {name}", hint
-    return f"{name} = {error['input']!r}", error["msg"].replace("Input should be", "must be")
-
-
-def _names_at(path: list[str]) -> list[str]:
-    """Keys that a section has, by their YAML names."""
-    model: Any = Config
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        model = next(
-            a for a in getattr(annotation, "__args__", (annotation,)) if isinstance(a, type) and issubclass(a, Section)
-        )
-    return [field.alias or name for name, field in model.model_fields.items()]

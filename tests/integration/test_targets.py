@@ -12,7 +12,7 @@ from teacher_server.artifact import load_artifact
 from tests.integration.line import Line
 from tests.serving import RunningTeacher, serve, tiny_artifact
 from trainer.clock import Clock
-from trainer.config import load_config
+from trainer.config_file import load_config
 from trainer.data.features import Network
 from trainer.errors import TeacherMismatch, TeacherUnavailable
 from trainer.examples import ExampleMaker

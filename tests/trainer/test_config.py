@@ -10,7 +10,8 @@ import yaml
 
 from tests.trainer.datasets import small_city, trainer
 from tests.trainer.research_settings import NO_EFFECT, RESEARCH
-from trainer.config import Config, config_from, load_config, without_effect
+from trainer.config import Config, without_effect
+from trainer.config_file import config_from, load_config
 from trainer.errors import BadInput
 
 

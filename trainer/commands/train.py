@@ -12,7 +12,8 @@ import typer
 from trainer import __version__
 from trainer.assemble import build_student, load_trained, pick_device
 from trainer.clock import Clock
-from trainer.config import Config, load_config, without_effect
+from trainer.config import Config, without_effect
+from trainer.config_file import load_config
 from trainer.data.batches import truncated
 from trainer.data.features import Network
 from trainer.data.prepare import Prepared, prepare
