@@ -35,7 +35,7 @@ def make_work(config: ModelConfig, trips: int, steps: int, window: int, seed: in
         tokens=rng.integers(0, cells, trips * steps).astype(np.int32),
         lengths=np.full(trips, steps),
         scored=np.full(trips, steps),
-        window=window,
+        windows=np.full(trips, window),
         candidates=rng.integers(0, cells, int(counts.sum())).astype(np.int32),
         candidate_counts=counts,
     )
@@ -54,7 +54,8 @@ def plain_answer(model: LMTAD, device: torch.device, work: ScoreWork, rows_at_on
     rows = []
     for trip, length in enumerate(work.lengths):
         tokens = work.tokens[starts[trip] : starts[trip] + length]
-        rows += [np.concatenate([[sot], tokens[max(0, t + 1 - (work.window or t + 1)) : t + 1]]) for t in range(length)]
+        window = work.windows[trip] or length
+        rows += [np.concatenate([[sot], tokens[max(0, t + 1 - window) : t + 1]]) for t in range(length)]
     width = max(map(len, rows))
     table = torch.tensor(np.stack([np.pad(row, (0, width - len(row))) for row in rows]))
     last = torch.tensor([len(row) - 1 for row in rows])

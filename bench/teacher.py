@@ -96,7 +96,7 @@ def _work(tokens: NDArray[np.int32], candidates: NDArray[np.int32], window: int)
         tokens=tokens.reshape(-1),
         lengths=np.full(trips, steps),
         scored=np.full(trips, scored),
-        window=window,
+        windows=np.full(trips, window),
         candidates=candidates.reshape(-1),
         candidate_counts=np.full(trips * scored, CANDIDATES),
     )

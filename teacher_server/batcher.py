@@ -7,6 +7,7 @@ they fill the token budget. One thread packs and one computes, so the event loop
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,18 @@ from time import perf_counter
 
 import numpy as np
 
-from teacher_server.errors import EngineFailure, NotReady, Overloaded
+from teacher_server.errors import EngineFailure, Expired, NotReady, Overloaded
 from teacher_server.packing import Floats, Pack, PackedBatch, Packer, RowPlan, ScoreWork
 
 log = logging.getLogger("teacher")
+
+
+class Priority(enum.IntEnum):
+    """Who goes first."""
+
+    TRAINING = 0  # somebody waits for the answer
+    BULK = 1  # labelling: when the device has time, but never not at all
+
 
 _Packed = tuple[Pack, Iterator[PackedBatch]]
 
@@ -32,6 +41,18 @@ class WorkResult:
     queue_us: int  # from submission until the device began with the work's group
     compute_us: int  # that the device took for the group
     truncated: int  # scored positions whose history was cut to fit
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What the device computed at once, for whoever counts."""
+
+    requests: int
+    positions: int  # scored
+    row_tokens: int  # that its rows have, each by itself, without padding
+    tokens: int  # computed: what several rows share counts once
+    padded: int  # computed, padding included
+    seconds: float  # on the device
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +71,15 @@ class Batcher:
     large one may be is for the service to say). Of a group, one padded batch is computed and one is built ahead.
     """
 
-    def __init__(self, compute: Callable[[PackedBatch], Floats], packer: Packer, queue_tokens: int) -> None:
+    def __init__(
+        self,
+        compute: Callable[[PackedBatch], Floats],
+        packer: Packer,
+        queue_tokens: int,
+        on_batch: Callable[[BatchReport], None] = lambda report: None,
+    ) -> None:
         self._compute_batch, self._packer, self._queue_tokens = compute, packer, queue_tokens
+        self._on_batch = on_batch
         self._queue: dict[_Ticket, None] = {}  # ordered, and any ticket can leave at once
         self._queued_tokens = 0
         self._unanswered: set[_Ticket] = set()  # queued or in a group
@@ -61,16 +89,34 @@ class Batcher:
         self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="teacher-device")
         self._loop_task: asyncio.Task[None] | None = None
 
+    @property
+    def queued_tokens(self) -> int:
+        """Row tokens that wait."""
+        return self._queued_tokens
+
+    @property
+    def queued_requests(self) -> int:
+        return len(self._queue)
+
     def start(self) -> None:
         """Begin to serve, in the running event loop."""
         self._loop_task = asyncio.create_task(self._dispatch(), name="teacher-batcher")
 
-    async def submit(self, work: ScoreWork) -> WorkResult:
-        """The work's answer. Cancelling the caller takes the work out of the queue.
+    async def submit(
+        self, work: ScoreWork, priority: Priority = Priority.TRAINING, timeout: float | None = None
+    ) -> WorkResult:
+        """The work's answer, within `timeout` seconds. Cancelling the caller takes the work out of the queue.
 
-        Raises Overloaded when the queue is full, EngineFailure when the work cannot be computed, NotReady when
-        the batcher is closing.
+        Raises Overloaded when the queue is full, Expired when there is no answer in time, EngineFailure when the
+        work cannot be computed, NotReady when the batcher is closing.
         """
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._answered(work)
+        except TimeoutError:
+            raise Expired("the deadline passed before the answer was there: allow more time, or ask later") from None
+
+    async def _answered(self, work: ScoreWork) -> WorkResult:
         if self._closing or self._loop_task is None or self._loop_task.done():
             raise NotReady("the teacher takes no requests: it is starting or shutting down")
         plan = self._packer.plan(work)
@@ -195,7 +241,10 @@ class Batcher:
             if all(ticket.answer.done() for ticket in group):
                 return  # every caller has gone in the meantime
             following = loop.run_in_executor(self._packing_thread, next, batches, None)
+            begun = perf_counter()
             log_probs.append(await loop.run_in_executor(self._device_thread, self._compute_batch, batch))
+            size, positions = batch.tokens.size, len(batch.rows)
+            self._on_batch(BatchReport(len(group), positions, size, size, size, perf_counter() - begun))
             batch = await following
         compute_us = _microseconds(perf_counter() - started)
         for ticket, answer in zip(group, pack.answers(log_probs), strict=True):

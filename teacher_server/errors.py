@@ -3,11 +3,15 @@
 TeacherError
 ├── BadArtifact       a file that is not, or not wholly, a teacher             exit 2
 ├── BadSettings       flags, environment or files that cannot work             exit 2
-├── InvalidRequest    a request that can never succeed                         INVALID_ARGUMENT
-├── WrongTeacher      the request names another teacher than the one here      FAILED_PRECONDITION
-├── Overloaded        the queue or a size limit is exceeded                    RESOURCE_EXHAUSTED
-├── NotReady          starting up or shutting down                             UNAVAILABLE
-└── EngineFailure     the computation itself failed                            INTERNAL
+├── InvalidRequest    a request that can never succeed                         INVALID_ARGUMENT     400
+├── TooLarge          over a size limit: never here, but in smaller parts      RESOURCE_EXHAUSTED   413
+├── Unauthenticated   no token, or an unknown one                              UNAUTHENTICATED      401
+├── UnknownModel      a model or version that is not served here               NOT_FOUND            404
+├── WrongTeacher      the request names another teacher than the one here      FAILED_PRECONDITION  412
+├── Overloaded        the queue is full: later                                 RESOURCE_EXHAUSTED   429
+├── Expired           the caller's deadline passed before the answer           DEADLINE_EXCEEDED    504
+├── NotReady          starting up, stuck or shutting down                      UNAVAILABLE          503
+└── EngineFailure     the computation itself failed                            INTERNAL             500
 
 Each door maps the request errors to its protocol's status once; a test proves the mapping complete.
 """
@@ -33,16 +37,36 @@ class InvalidRequest(TeacherError):
     """The request breaks the protocol: wrong lengths, tokens out of range, nothing to score."""
 
 
+class TooLarge(TeacherError):
+    """The request is larger than the limits allow."""
+
+
+class Unauthenticated(TeacherError):
+    """The caller did not show a token that is known here."""
+
+
+class UnknownModel(TeacherError):
+    """The request names a model or a version that is not served here."""
+
+
 class WrongTeacher(TeacherError):
     """The request names a digest that is not this teacher's."""
 
 
 class Overloaded(TeacherError):
-    """The request is larger than the limits allow, or the queue is full."""
+    """The queue is full. `retry_after` is the server's estimate, in seconds, of when there will be room."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Expired(TeacherError):
+    """The caller's deadline passed before the device came to the request."""
 
 
 class NotReady(TeacherError):
-    """The service is warming up or draining."""
+    """The service is warming up, stuck or draining."""
 
 
 class EngineFailure(TeacherError):

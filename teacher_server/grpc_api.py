@@ -18,13 +18,18 @@ from numpy.typing import NDArray
 from protos.teacher.v1 import teacher_pb2 as pb
 from teacher_server import __version__
 from teacher_server.addresses import Address, TcpAddress, check_free
+from teacher_server.batcher import Priority
 from teacher_server.errors import (
     BadSettings,
     EngineFailure,
+    Expired,
     InvalidRequest,
     NotReady,
     Overloaded,
     TeacherError,
+    TooLarge,
+    Unauthenticated,
+    UnknownModel,
     WrongTeacher,
 )
 from teacher_server.packing import Floats, ScoreWork
@@ -37,13 +42,18 @@ log = logging.getLogger("teacher")
 SERVICE_NAME = "teacher.v1.TeacherService"
 STATUS_OF: dict[type[TeacherError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    UnknownModel: grpc.StatusCode.NOT_FOUND,
     WrongTeacher: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Expired: grpc.StatusCode.DEADLINE_EXCEEDED,
     NotReady: grpc.StatusCode.UNAVAILABLE,
     EngineFailure: grpc.StatusCode.INTERNAL,
 }
 
 
+PUSHBACK = "grpc-retry-pushback-ms"  # gRPC clients with a retry policy wait so long before they try again
 TOKEN_DTYPES: dict[int, np.dtype[Any]] = {
     pb.TOKEN_TYPE_UINT16: np.dtype("<u2"),
     pb.TOKEN_TYPE_INT32: np.dtype("<i4"),
@@ -73,7 +83,7 @@ class TeacherMethods:
             {name: grpc.unary_unary_rpc_method_handler(_answering(method)) for name, method in methods.items()},
         )
 
-    async def _describe(self, data: bytes) -> bytes:
+    async def _describe(self, data: bytes, remaining: float | None) -> bytes:
         _parsed(pb.DescribeRequest, data)
         description = self._service.description
         return pb.DescribeResponse(
@@ -89,12 +99,14 @@ class TeacherMethods:
             server_version=__version__,
         ).SerializeToString()
 
-    async def _score(self, data: bytes) -> bytes:
+    async def _score(self, data: bytes, remaining: float | None) -> bytes:
         request = _parsed(pb.ScoreRequest, data)
         reply_type = request.reply_type or pb.FLOAT_TYPE_FLOAT32
         if reply_type not in (pb.FLOAT_TYPE_FLOAT32, pb.FLOAT_TYPE_FLOAT16):
             raise InvalidRequest(f"reply_type is {reply_type}: use 1 (float32) or 2 (float16)")
-        scores = await self._service.score(_work(request, TOKEN_DTYPES[self._token_type]), request.digest)
+        priority = _priority(request.priority)
+        work = _work(request, TOKEN_DTYPES[self._token_type])
+        scores = await self._service.score(work, request.digest, priority=priority, timeout=remaining)
         return pb.ScoreResponse(
             log_probs=_encoded(scores.log_probs, reply_type),
             reply_type=reply_type,
@@ -105,14 +117,16 @@ class TeacherMethods:
         ).SerializeToString()
 
 
-def _answering(method: Callable[[bytes], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
+def _answering(method: Callable[[bytes, float | None], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
     """The method as gRPC calls it: the only place where an error becomes a status."""
 
     async def answer(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         try:
-            return await method(data)
+            return await method(data, context.time_remaining())
         except TeacherError as error:
             code, details = STATUS_OF[type(error)], str(error)
+            if isinstance(error, Overloaded):
+                context.set_trailing_metadata(((PUSHBACK, str(round(error.retry_after * 1000))),))
         except Exception:
             log.exception("a request failed unexpectedly")
             code, details = grpc.StatusCode.INTERNAL, "internal error: see the server's log"
@@ -131,14 +145,22 @@ def _parsed(kind: type[M], data: bytes) -> M:
 
 def _work(request: pb.ScoreRequest, token_dtype: np.dtype[Any]) -> ScoreWork:
     """The request's arrays. Raises InvalidRequest for bytes that are no whole number of entries."""
+    lengths = _decoded("lengths", request.lengths, np.dtype("<u4")).astype(np.int64)
     return ScoreWork(
         tokens=_decoded("tokens", request.tokens, token_dtype).astype(np.int32),
-        lengths=_decoded("lengths", request.lengths, np.dtype("<u4")).astype(np.int64),
+        lengths=lengths,
         scored=_decoded("scored", request.scored, np.dtype("<u4")).astype(np.int64),
-        window=request.window,
+        windows=np.full(len(lengths), request.window, np.int64),
         candidates=_decoded("candidates", request.candidates, token_dtype).astype(np.int32),
         candidate_counts=_decoded("candidate_counts", request.candidate_counts, np.dtype("<u2")).astype(np.int64),
     )
+
+
+def _priority(value: int) -> Priority:
+    try:
+        return Priority(value)
+    except ValueError:
+        raise InvalidRequest(f"priority is {value}: use 0 (training) or 1 (bulk)") from None
 
 
 def _decoded(name: str, data: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -28,7 +28,7 @@ class ScoreWork:
     tokens: Tokens  # [sum of lengths] cells, without SOT
     lengths: Ints  # [B], each >= 1
     scored: Ints  # [B], each in 0..length
-    window: int  # last tokens that a position sees; 0: all
+    windows: Ints  # [B] last tokens that a position sees; 0: all
     candidates: Tokens  # [C] cells
     candidate_counts: Ints  # [P], P = sum of scored, C = sum of candidate_counts
 
@@ -142,12 +142,11 @@ class Packer:
     def plan(self, work: ScoreWork) -> RowPlan:
         """The rows of one work."""
         room = self.block_size - 1
-        window = min(work.window or room, room)
         history, last = _scored_positions(work)
-        unbounded = work.window == 0 or work.window > room
-        truncated = int(np.count_nonzero(last + 1 > room)) if unbounded else 0
+        truncated = int(np.count_nonzero((last >= room) & _is_unbounded(work.windows, room)[history]))
         computed = np.flatnonzero(work.candidate_counts > 1)
         history, last = history[computed], last[computed]
+        window = _kept(work.windows, room)[history]
         opens = _opens_row(history, last, window)
         columns = np.minimum(last + 1, window)
         first_tokens = (np.cumsum(work.lengths) - work.lengths)[history] + np.maximum(last - window + 1, 0)
@@ -186,15 +185,24 @@ class Packer:
 
 def count_row_tokens(work: ScoreWork, block_size: int) -> int:
     """What `row_tokens` of the work's plan will be, for a small part of the plan's memory and time."""
-    room = block_size - 1
-    window = min(work.window or room, room)
+    window = _kept(work.windows, block_size - 1)
     computed = np.flatnonzero(work.candidate_counts > 1)
     ends = np.cumsum(work.scored)
     begins = ends - work.scored
     alone = ends - np.minimum(work.scored, np.maximum(work.lengths - window, 0))  # first position with a row of its own
     first, shared, past = (np.searchsorted(computed, places) for places in (begins, alone, ends))
     row_ends = computed[shared[shared > first] - 1] + (work.lengths - ends)[shared > first]
-    return int((past - shared).sum() * (window + 1) + (row_ends + 2).sum())
+    return int(((past - shared) * (window + 1)).sum() + (row_ends + 2).sum())
+
+
+def _is_unbounded(windows: Ints, room: int) -> NDArray[np.bool_]:
+    """Whether a history's positions want more tokens than a row has room for, if they have them."""
+    return (windows == 0) | (windows > room)
+
+
+def _kept(windows: Ints, room: int) -> Ints:
+    """[B] tokens that a position of each history sees at most."""
+    return np.where(_is_unbounded(windows, room), room, windows)
 
 
 def _scored_positions(work: ScoreWork) -> tuple[Ints, Ints]:
@@ -203,10 +211,10 @@ def _scored_positions(work: ScoreWork) -> tuple[Ints, Ints]:
     return history, (work.lengths - np.cumsum(work.scored))[history] + np.arange(len(history))
 
 
-def _opens_row(history: Ints, last: Ints, window: int) -> NDArray[np.bool_]:
+def _opens_row(history: Ints, last: Ints, window: Ints) -> NDArray[np.bool_]:
     """Whether a position opens a row of its own, or reads the one that the position before it reads."""
     opens = np.ones(len(history), bool)
-    opens[1:] = (history[1:] != history[:-1]) | (last[1:] >= window)
+    opens[1:] = (history[1:] != history[:-1]) | (last[1:] >= window[1:])
     return opens
 
 

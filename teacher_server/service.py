@@ -6,23 +6,26 @@ Letters: B histories, P scored positions, C candidates of a request (see packing
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from teacher_server.batcher import Batcher
+from teacher_server.batcher import Batcher, Priority
 from teacher_server.description import TeacherDescription
-from teacher_server.errors import InvalidRequest, NotReady, Overloaded, WrongTeacher
+from teacher_server.errors import InvalidRequest, NotReady, TooLarge, WrongTeacher
 from teacher_server.limits import Limits
 from teacher_server.packing import Floats, Ints, ScoreWork, Tokens, count_row_tokens
 
 
 class State(enum.Enum):
-    """Where the service is in its life; it only ever moves down this list."""
+    """Where the service is in its life: from top to bottom, save that a stuck one may be ready again."""
 
     STARTING = "starting"
     READY = "ready"
+    STUCK = "stuck"  # the device does not finish a batch: an orchestrator should restart the process
     DRAINING = "draining"
 
 
@@ -37,48 +40,93 @@ class Scores:
     truncated: int  # positions whose history was cut to fit the block size
 
 
-class Service:
-    """One teacher that answers requests once its warm-up is through and until it drains."""
+@dataclass(frozen=True)
+class RequestReport:
+    """What became of one request, for whoever counts."""
 
-    def __init__(self, description: TeacherDescription, compute_type: str, batcher: Batcher, limits: Limits) -> None:
+    outcome: str  # "ok", the name of the error's class, or "Cancelled" when the caller went away
+    positions: int  # scored positions
+    queue_s: float
+    compute_s: float
+    total_s: float  # from its arrival in the service
+
+
+class Service:
+    """One teacher that answers requests once its warm-up is through and until it drains.
+
+    `on_request` hears of every request that ends, in the event loop.
+    """
+
+    def __init__(
+        self,
+        description: TeacherDescription,
+        compute_type: str,
+        batcher: Batcher,
+        limits: Limits,
+        on_request: Callable[[RequestReport], None] = lambda report: None,
+    ) -> None:
         self.description, self.compute_type, self.limits = description, compute_type, limits
         self.state = State.STARTING
-        self._batcher = batcher
+        self._batcher, self._on_request = batcher, on_request
 
     async def warm_up(self) -> None:
         """Answer one request of one's own by the path that all requests take, then be ready."""
         self._batcher.start()
         cell = np.zeros(1, np.int32)
         one = np.ones(1, np.int64)
-        await self._scores(ScoreWork(cell, one, one, 0, np.zeros(2, np.int32), one * 2))
+        await self._scores(ScoreWork(cell, one, one, one * 0, np.zeros(2, np.int32), one * 2))
         if self.state is State.STARTING:
             self.state = State.READY
 
-    async def score(self, work: ScoreWork, digest: str = "") -> Scores:
+    async def score(
+        self,
+        work: ScoreWork,
+        digest: str = "",
+        *,
+        priority: Priority = Priority.TRAINING,
+        timeout: float | None = None,
+    ) -> Scores:
         """The log-probabilities of the work's candidates. `digest` names the teacher that is meant; empty: any.
 
-        Raises NotReady, WrongTeacher, InvalidRequest (naming what is wrong and where), Overloaded (over a limit,
-        or a full queue) and EngineFailure.
+        `timeout`: seconds that the caller will still wait; None: as long as it takes. Raises NotReady, WrongTeacher,
+        InvalidRequest (naming what is wrong and where), TooLarge, Overloaded, Expired and EngineFailure.
         """
+        arrived = perf_counter()
+        outcome, scores = "Cancelled", None
+        try:
+            scores = await self._admitted(work, digest, priority, timeout)
+            outcome = "ok"
+            return scores
+        except Exception as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            queue_s, compute_s = (scores.queue_us / 1e6, scores.compute_us / 1e6) if scores else (0.0, 0.0)
+            positions = len(work.candidate_counts)
+            self._on_request(RequestReport(outcome, positions, queue_s, compute_s, perf_counter() - arrived))
+
+    async def _admitted(self, work: ScoreWork, digest: str, priority: Priority, timeout: float | None) -> Scores:
         if self.state is not State.READY:
             raise NotReady(f"the teacher is {self.state.value}: try again later or another replica")
         if digest and digest != self.description.digest:
             raise WrongTeacher(f"the request is for teacher {digest}, but this is {self.description.digest}")
         _check_limits(work, self.limits)
-        return await self._scores(work)
+        return await self._scores(work, priority, timeout)
 
     async def drain(self, grace: float) -> None:
         """Refuse new requests at once; return when those that were admitted are answered, or after `grace` s."""
         self.state = State.DRAINING
         await self._batcher.close(grace)
 
-    async def _scores(self, work: ScoreWork) -> Scores:
+    async def _scores(
+        self, work: ScoreWork, priority: Priority = Priority.TRAINING, timeout: float | None = None
+    ) -> Scores:
         _check_shape(work)
         cells = self.description.grid.cells
         _check_cells(work.tokens, work.lengths, cells, "tokens", "history")
         _check_cells(work.candidates, work.candidate_counts, cells, "candidates", "scored position")
         _check_row_tokens(work, self.description.model.block_size, self.limits)
-        result = await self._batcher.submit(work)
+        result = await self._batcher.submit(work, priority, timeout)
         return Scores(result.log_probs, self.description.digest, result.queue_us, result.compute_us, result.truncated)
 
 
@@ -91,14 +139,14 @@ def _check_limits(work: ScoreWork, limits: Limits) -> None:
     )
     for name, size, limit in sizes:
         if size > limit:
-            raise Overloaded(f"the request has {size} {name}, and {limit} are allowed: send it in smaller parts")
+            raise TooLarge(f"the request has {size} {name}, and {limit} are allowed: send it in smaller parts")
 
 
 def _check_row_tokens(work: ScoreWork, block_size: int, limits: Limits) -> None:
-    """Raise Overloaded for a request that is small to send but too much to compute."""
+    """Raise TooLarge for a request that is small to send but too much to compute."""
     needed = count_row_tokens(work, block_size)
     if needed > limits.max_row_tokens:
-        raise Overloaded(
+        raise TooLarge(
             f"the request needs {needed} row tokens (positions x window), and {limits.max_row_tokens} are allowed: "
             "send fewer positions a request or use a smaller window"
         )
@@ -109,8 +157,9 @@ def _check_shape(work: ScoreWork) -> None:
     histories = len(work.lengths)
     if not histories:
         raise InvalidRequest("lengths is empty: the request has no history")
-    if work.window < 0:
-        raise InvalidRequest(f"window is {work.window}: it must be 0 (all tokens) or a number of last tokens")
+    if len(work.windows) != histories:
+        raise InvalidRequest(f"windows has {len(work.windows)} entries, but lengths has {histories}")
+    _check_each(work.windows < 0, work.windows, "windows", "it must be 0 (all tokens) or a number of last tokens")
     if len(work.scored) != histories:
         raise InvalidRequest(f"scored has {len(work.scored)} entries, but lengths has {histories}")
     _check_each(work.lengths < 1, work.lengths, "lengths", "a history has at least one token")

@@ -45,7 +45,7 @@ def golden_work(golden: Path, window: int) -> tuple[ScoreWork, np.ndarray]:
         tokens=np.concatenate([tokens[:length] for tokens, length in zip(trips, lengths, strict=True)]),
         lengths=lengths,
         scored=lengths,
-        window=window,
+        windows=np.full(len(trips), window),
         candidates=tensors[f"window{window}.candidates"].astype(np.int32),
         candidate_counts=tensors[f"window{window}.counts"],
     )

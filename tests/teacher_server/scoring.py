@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,7 +50,7 @@ def work_of(
         tokens=np.array([cell for history in histories for cell in history], np.int32),
         lengths=np.array([len(history) for history in histories], np.int64),
         scored=np.array([len(history) for history in candidates], np.int64),
-        window=window,
+        windows=np.full(len(histories), window, np.int64),
         candidates=np.array([cell for position in positions for cell in position], np.int32),
         candidate_counts=np.array([len(position) for position in positions], np.int64),
     )
@@ -62,18 +63,20 @@ def works(draw: st.DrawFn, max_histories: int = 4, max_length: int = BLOCK_SIZE 
     histories = draw(st.lists(st.lists(cell, min_size=1, max_size=max_length), min_size=1, max_size=max_histories))
     scored = [draw(st.integers(0, len(history))) for history in histories]
     candidates = [draw(st.lists(st.lists(cell, max_size=8), min_size=count, max_size=count)) for count in scored]
-    return work_of(histories, candidates, draw(st.sampled_from(WINDOWS)))
+    work = work_of(histories, candidates)
+    windows = draw(st.lists(st.sampled_from(WINDOWS), min_size=len(histories), max_size=len(histories)))
+    return dataclasses.replace(work, windows=np.array(windows, np.int64))
 
 
 def oracle(model: LMTAD, work: ScoreWork) -> NDArray[np.float64]:
     """Each position alone: SOT and its last tokens, float64, softmax over the vocabulary, gather, renormalise."""
     model = copy.deepcopy(model).double()
     room = model.config.block_size - 1
-    kept = min(work.window or room, room)
     histories = np.split(work.tokens, np.cumsum(work.lengths)[:-1])
     candidates = iter(np.split(work.candidates, np.cumsum(work.candidate_counts)[:-1]))
     answers = []
-    for history, scored in zip(histories, work.scored, strict=True):
+    for history, scored, window in zip(histories, work.scored, work.windows, strict=True):
+        kept = min(window or room, room)
         for t in range(len(history) - scored, len(history)):
             row = [model.config.vocab_size - 1, *history[max(t + 1 - kept, 0) : t + 1]]
             probabilities = model.logits(model(torch.tensor([row])))[0, -1].softmax(0).numpy()
@@ -94,7 +97,7 @@ def message_of(work: ScoreWork, **fields: object) -> pb.ScoreRequest:
         tokens=work.tokens.astype("<u2").tobytes(),
         lengths=work.lengths.astype("<u4").tobytes(),
         scored=work.scored.astype("<u4").tobytes(),
-        window=work.window,
+        window=int(work.windows[0]),
         candidates=work.candidates.astype("<u2").tobytes(),
         candidate_counts=work.candidate_counts.astype("<u2").tobytes(),
     )

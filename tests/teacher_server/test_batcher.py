@@ -230,7 +230,7 @@ def test_the_padded_batches_of_a_large_work_are_never_there_together() -> None:
         tokens=np.ones(length, np.int32),
         lengths=np.array([length]),
         scored=np.array([5_000]),
-        window=window,
+        windows=np.array([window]),
         candidates=np.ones(10_000, np.int32),
         candidate_counts=np.full(5_000, 2),
     )

@@ -174,7 +174,8 @@ def test_wrong_teacher_names_both(stub: teacher_pb2_grpc.TeacherServiceStub, tea
 def test_the_mapping_covers_every_request_error() -> None:
     only_at_start = {BadArtifact, BadSettings}
     assert set(STATUS_OF) == set(TeacherError.__subclasses__()) - only_at_start
-    assert len(set(STATUS_OF.values())) == len(STATUS_OF)
+    # gRPC has one status for a queue that is full and a request that is too large; the first comes with a pushback.
+    assert len(set(STATUS_OF.values())) == len(STATUS_OF) - 1
     assert not any(error.__subclasses__() for error in STATUS_OF)
 
 

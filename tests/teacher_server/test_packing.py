@@ -22,9 +22,10 @@ def seen_contexts(batch: PackedBatch) -> list[tuple[int, ...]]:
 def expected_contexts(work: ScoreWork) -> list[tuple[int, ...]]:
     """SOT and the last tokens, for every position with two or more candidates, in the work's order."""
     room = BLOCK_SIZE - 1
-    kept = min(work.window or room, room)
     contexts = []
-    for history, scored in zip(np.split(work.tokens, np.cumsum(work.lengths)[:-1]), work.scored, strict=True):
+    histories = np.split(work.tokens, np.cumsum(work.lengths)[:-1])
+    for history, scored, window in zip(histories, work.scored, work.windows, strict=True):
+        kept = min(window or room, room)
         for end in range(len(history) - scored + 1, len(history) + 1):
             contexts.append((SPECIAL.sot, *history[max(end - kept, 0) : end].tolist()))
     return [c for c, count in zip(contexts, work.candidate_counts, strict=True) if count > 1]

@@ -13,7 +13,15 @@ import pytest
 
 from teacher_server.batcher import Batcher
 from teacher_server.description import TeacherDescription
-from teacher_server.errors import EngineFailure, InvalidRequest, NotReady, Overloaded, TeacherError, WrongTeacher
+from teacher_server.errors import (
+    EngineFailure,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    TeacherError,
+    TooLarge,
+    WrongTeacher,
+)
 from teacher_server.limits import Limits
 from teacher_server.packing import ScoreWork
 from teacher_server.service import Service, State
@@ -61,16 +69,14 @@ def test_answers_with_log_probs_and_who_answered() -> None:
 
 def changed(**arrays: Any) -> ScoreWork:
     """The good request with other arrays."""
-    typed = {
-        name: value if name == "window" else np.array(value, getattr(GOOD, name).dtype)
-        for name, value in arrays.items()
-    }
+    typed = {name: np.array(value, getattr(GOOD, name).dtype) for name, value in arrays.items()}
     return dataclasses.replace(GOOD, **typed)
 
 
 INVALID = {
     "no history": (changed(lengths=[]), "lengths is empty"),
-    "negative window": (changed(window=-1), "window is -1"),
+    "negative window": (changed(windows=[3, -1]), r"windows\[1\] is -1"),
+    "windows missing": (changed(windows=[3]), "windows has 1 entries, but lengths has 2"),
     "scored is short": (changed(scored=[1]), "scored has 1 entries, but lengths has 2"),
     "a history of nothing": (changed(lengths=[5, 0]), r"lengths\[1\] is 0"),
     "lengths too small": (changed(lengths=[2, 2]), "lengths adds up to 4, but tokens has 5"),
@@ -117,7 +123,7 @@ def test_what_can_never_work_is_named(kind: str) -> None:
 )
 def test_too_large_a_request_is_refused_with_the_limit(request_: ScoreWork, message: str) -> None:
     async def body(teacher: Service) -> None:
-        with pytest.raises(Overloaded, match=message):
+        with pytest.raises(TooLarge, match=message):
             await teacher.score(request_)
 
     run(body)
@@ -136,7 +142,7 @@ def test_too_much_to_compute_is_refused_before_it_is_planned() -> None:
     """Few bytes on the wire may be much to compute: here every position has a row of its own."""
     n = 1_048_576
     ones = np.ones(n, np.int32)
-    giant = ScoreWork(ones, np.array([n]), np.array([n]), BLOCK_SIZE - 2, np.tile(ones, 2), np.full(n, 2))
+    giant = ScoreWork(ones, np.array([n]), np.array([n]), np.array([BLOCK_SIZE - 2]), np.tile(ones, 2), np.full(n, 2))
 
     async def whole() -> None:
         batcher = Batcher(tiny_engine(MODEL).log_probs, packer(), 10_000)
@@ -145,7 +151,7 @@ def test_too_much_to_compute_is_refused_before_it_is_planned() -> None:
         await teacher.warm_up()
         tracemalloc.start()
         try:
-            with pytest.raises(Overloaded, match="11534237 row tokens"):
+            with pytest.raises(TooLarge, match="11534237 row tokens"):
                 await teacher.score(giant)
             assert tracemalloc.get_traced_memory()[1] < 40_000_000  # the plan has 6 arrays of 8 MB
         finally:
@@ -203,5 +209,5 @@ def test_limits_must_allow_something() -> None:
 
 
 def test_all_request_errors_are_teacher_errors() -> None:
-    for error in (InvalidRequest, WrongTeacher, Overloaded, NotReady, EngineFailure):
+    for error in (InvalidRequest, TooLarge, WrongTeacher, Overloaded, NotReady, EngineFailure):
         assert issubclass(error, TeacherError)

@@ -99,7 +99,14 @@ def test_a_query_that_fits_stays_whole() -> None:
 @given(st.integers(0, 2**32), st.integers(1, 12), st.integers(2, 12))
 def test_the_server_computes_no_more_than_we_count(seed: int, histories: int, block_size: int) -> None:
     query = random_query(np.random.default_rng(seed), histories)
-    work = ScoreWork(query.tokens, query.lengths, query.scored, query.window, query.candidates, query.counts)
+    work = ScoreWork(
+        query.tokens,
+        query.lengths,
+        query.scored,
+        np.full_like(query.lengths, query.window),
+        query.candidates,
+        query.counts,
+    )
     counted = int(row_tokens(query, block_size).sum())
     assert count_row_tokens(work, block_size) <= counted
     cap = max(int(row_tokens(query, block_size).max()), counted // 2)

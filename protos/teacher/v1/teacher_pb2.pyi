@@ -17,12 +17,19 @@ class FloatType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FLOAT_TYPE_UNSPECIFIED: _ClassVar[FloatType]
     FLOAT_TYPE_FLOAT32: _ClassVar[FloatType]
     FLOAT_TYPE_FLOAT16: _ClassVar[FloatType]
+
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRIORITY_TRAINING: _ClassVar[Priority]
+    PRIORITY_BULK: _ClassVar[Priority]
 TOKEN_TYPE_UNSPECIFIED: TokenType
 TOKEN_TYPE_UINT16: TokenType
 TOKEN_TYPE_INT32: TokenType
 FLOAT_TYPE_UNSPECIFIED: FloatType
 FLOAT_TYPE_FLOAT32: FloatType
 FLOAT_TYPE_FLOAT16: FloatType
+PRIORITY_TRAINING: Priority
+PRIORITY_BULK: Priority
 
 class Grid(_message.Message):
     __slots__ = ("min_lat", "max_lat", "min_lng", "max_lng", "cell_lat", "cell_lng", "rows", "columns", "downsample", "centroid_rule")
@@ -97,7 +104,7 @@ class DescribeResponse(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., vocab_size: _Optional[int] = ..., cells: _Optional[int] = ..., pad: _Optional[int] = ..., eot: _Optional[int] = ..., sot: _Optional[int] = ..., block_size: _Optional[int] = ..., grid: _Optional[_Union[Grid, _Mapping]] = ..., token_type: _Optional[_Union[TokenType, str]] = ..., compute_type: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("digest", "tokens", "lengths", "scored", "window", "candidates", "candidate_counts", "reply_type")
+    __slots__ = ("digest", "tokens", "lengths", "scored", "window", "candidates", "candidate_counts", "reply_type", "priority")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +113,7 @@ class ScoreRequest(_message.Message):
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_COUNTS_FIELD_NUMBER: _ClassVar[int]
     REPLY_TYPE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     digest: str
     tokens: bytes
     lengths: bytes
@@ -114,7 +122,8 @@ class ScoreRequest(_message.Message):
     candidates: bytes
     candidate_counts: bytes
     reply_type: FloatType
-    def __init__(self, digest: _Optional[str] = ..., tokens: _Optional[bytes] = ..., lengths: _Optional[bytes] = ..., scored: _Optional[bytes] = ..., window: _Optional[int] = ..., candidates: _Optional[bytes] = ..., candidate_counts: _Optional[bytes] = ..., reply_type: _Optional[_Union[FloatType, str]] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, digest: _Optional[str] = ..., tokens: _Optional[bytes] = ..., lengths: _Optional[bytes] = ..., scored: _Optional[bytes] = ..., window: _Optional[int] = ..., candidates: _Optional[bytes] = ..., candidate_counts: _Optional[bytes] = ..., reply_type: _Optional[_Union[FloatType, str]] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("log_probs", "reply_type", "digest", "queue_us", "compute_us", "truncated")
