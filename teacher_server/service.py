@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
+from teacher_server.admission import check_limits, check_row_tokens, check_work
 from teacher_server.batcher import Batcher, Priority
 from teacher_server.description import TeacherDescription
-from teacher_server.errors import InvalidRequest, NotReady, TooLarge, WrongTeacher
+from teacher_server.errors import NotReady, WrongTeacher
 from teacher_server.limits import Limits
-from teacher_server.packing import Floats, Ints, ScoreWork, Tokens, count_row_tokens
+from teacher_server.packing import Floats, ScoreWork
 
 
 class State(enum.Enum):
@@ -110,7 +110,7 @@ class Service:
             raise NotReady(f"the teacher is {self.state.value}: try again later or another replica")
         if digest and digest != self.description.digest:
             raise WrongTeacher(f"the request is for teacher {digest}, but this is {self.description.digest}")
-        _check_limits(work, self.limits)
+        check_limits(work, self.limits)
         return await self._scores(work, priority, timeout)
 
     async def drain(self, grace: float) -> None:
@@ -121,76 +121,7 @@ class Service:
     async def _scores(
         self, work: ScoreWork, priority: Priority = Priority.TRAINING, timeout: float | None = None
     ) -> Scores:
-        _check_shape(work)
-        cells = self.description.grid.cells
-        _check_cells(work.tokens, work.lengths, cells, "tokens", "history")
-        _check_cells(work.candidates, work.candidate_counts, cells, "candidates", "scored position")
-        _check_row_tokens(work, self.description.model.block_size, self.limits)
+        check_work(work, self.description.grid.cells)
+        check_row_tokens(work, self.description.model.block_size, self.limits)
         result = await self._batcher.submit(work, priority, timeout)
         return Scores(result.log_probs, self.description.digest, result.queue_us, result.compute_us, result.truncated)
-
-
-def _check_limits(work: ScoreWork, limits: Limits) -> None:
-    sizes = (
-        ("histories", len(work.lengths), limits.max_sequences),
-        ("history tokens", len(work.tokens), limits.max_tokens),
-        ("scored positions", len(work.candidate_counts), limits.max_positions),
-        ("candidates", len(work.candidates), limits.max_candidates),
-    )
-    for name, size, limit in sizes:
-        if size > limit:
-            raise TooLarge(f"the request has {size} {name}, and {limit} are allowed: send it in smaller parts")
-
-
-def _check_row_tokens(work: ScoreWork, block_size: int, limits: Limits) -> None:
-    """Raise TooLarge for a request that is small to send but too much to compute."""
-    needed = count_row_tokens(work, block_size)
-    if needed > limits.max_row_tokens:
-        raise TooLarge(
-            f"the request needs {needed} row tokens (positions x window), and {limits.max_row_tokens} are allowed: "
-            "send fewer positions a request or use a smaller window"
-        )
-
-
-def _check_shape(work: ScoreWork) -> None:
-    """Raise InvalidRequest unless the ragged arrays fit together."""
-    histories = len(work.lengths)
-    if not histories:
-        raise InvalidRequest("lengths is empty: the request has no history")
-    if len(work.windows) != histories:
-        raise InvalidRequest(f"windows has {len(work.windows)} entries, but lengths has {histories}")
-    _check_each(work.windows < 0, work.windows, "windows", "it must be 0 (all tokens) or a number of last tokens")
-    if len(work.scored) != histories:
-        raise InvalidRequest(f"scored has {len(work.scored)} entries, but lengths has {histories}")
-    _check_each(work.lengths < 1, work.lengths, "lengths", "a history has at least one token")
-    _check_sum(work.lengths, len(work.tokens), "lengths", "tokens")
-    outside = (work.scored < 0) | (work.scored > work.lengths)
-    _check_each(outside, work.scored, "scored", "it must be in 0..length of that history")
-    if not work.scored.any():
-        raise InvalidRequest("nothing to score: scored is 0 for every history")
-    _check_sum(work.scored, len(work.candidate_counts), "scored", "candidate_counts")
-    _check_each(work.candidate_counts < 0, work.candidate_counts, "candidate_counts", "it must be 0 or more")
-    _check_sum(work.candidate_counts, len(work.candidates), "candidate_counts", "candidates")
-
-
-def _check_each(wrong: NDArray[np.bool_], values: Ints, name: str, rule: str) -> None:
-    if wrong.any():
-        place = int(wrong.argmax())
-        raise InvalidRequest(f"{name}[{place}] is {values[place]}: {rule}")
-
-
-def _check_sum(parts: Ints, size: int, name: str, of: str) -> None:
-    total = int(parts.sum())
-    if total != size:
-        raise InvalidRequest(f"{name} adds up to {total}, but {of} has {size} entries")
-
-
-def _check_cells(tokens: Tokens, parts: Ints, cells: int, name: str, part: str) -> None:
-    """Raise InvalidRequest unless all tokens are cells; PAD, EOT and SOT lie behind them and are none."""
-    wrong = (tokens < 0) | (tokens >= cells)
-    if wrong.any():
-        place = int(wrong.argmax())
-        owner = int(np.searchsorted(np.cumsum(parts), place, side="right"))
-        raise InvalidRequest(
-            f"{name}[{place}] ({part} {owner}) is {tokens[place]}, which is no cell: cells are 0..{cells - 1}"
-        )

@@ -26,6 +26,8 @@ PURE = {
     "teacher_server/model.py",
     "teacher_server/engine.py",
     "teacher_server/packing.py",
+    "teacher_server/dense.py",
+    "teacher_server/admission.py",
     "teacher_server/vocabulary.py",
     "trainer/losses.py",
     "trainer/data/features.py",

@@ -91,6 +91,32 @@ def answer(engine: Engine, packer: Packer, works: Sequence[ScoreWork]) -> list[N
     return pack.answers([engine.log_probs(batch) for batch in pack.batches])
 
 
+def dense_arrays_of(
+    work: ScoreWork, junk: int = 0, more_slots: int = 0, more_width: int = 0
+) -> dict[str, NDArray[np.int32]]:
+    """The work as the tensors of an Open Inference client, `junk` in the padding."""
+    batch, length = len(work.lengths), int(work.lengths.max())
+    slots = max(int(work.scored.max()), 1) + more_slots
+    width = max(int(work.candidate_counts.max(initial=1)), 1) + more_width
+    history = np.full((batch, length), junk, np.int32)
+    candidates = np.full((batch, slots, width), junk, np.int32)
+    counts = np.zeros((batch, slots), np.int32)
+    positions = iter(np.split(work.candidates, np.cumsum(work.candidate_counts)[:-1]))
+    for b, tokens in enumerate(np.split(work.tokens, np.cumsum(work.lengths)[:-1])):
+        history[b, : len(tokens)] = tokens
+        for slot in range(work.scored[b]):
+            cells = next(positions)
+            candidates[b, slot, : len(cells)] = cells
+            counts[b, slot] = len(cells)
+    columns = {"HISTORY_LENGTH": work.lengths, "SCORED": work.scored, "WINDOW": work.windows.clip(max=2**31 - 1)}
+    return {
+        "HISTORY": history,
+        "CANDIDATES": candidates,
+        "CANDIDATE_COUNT": counts,
+        **{name: column.astype(np.int32)[:, None] for name, column in columns.items()},
+    }
+
+
 def message_of(work: ScoreWork, **fields: object) -> pb.ScoreRequest:
     """The work on the wire (two-byte tokens); `fields` replace or add fields of the message."""
     message = pb.ScoreRequest(
