@@ -14,7 +14,8 @@ from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc
 from teacher_server.addresses import parse_address
 from teacher_server.errors import BadSettings, EngineFailure, InvalidRequest, TeacherError
-from teacher_server.grpc_api import STATUS_OF, TOKEN_DTYPES
+from teacher_server.grpc_api import TOKEN_DTYPES
+from teacher_server.grpc_status import STATUS_OF
 
 TIMEOUT = 60.0  # seconds for one answer
 

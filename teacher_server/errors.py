@@ -18,11 +18,19 @@ Each door maps the request errors to its protocol's status once; a test proves t
 
 from __future__ import annotations
 
+MAX_BRIEF = 500  # characters; all trailers of a gRPC answer together may have some 8 kB
+
 
 class TeacherError(Exception):
     """Base of all errors whose message is meant for the user."""
 
     exit_code = 2
+
+    @property
+    def brief(self) -> str:
+        """The message for a caller far away. What callers send is quoted in it, however long it is: cut here."""
+        text = str(self)
+        return text if len(text) <= MAX_BRIEF else f"{text[:MAX_BRIEF]}..."
 
 
 class BadArtifact(TeacherError):

@@ -1,59 +1,28 @@
-"""The gRPC door: teacher.v1.TeacherService, grpc.health.v1 and reflection. Bytes <-> arrays, errors -> status codes."""
+"""The gRPC door: teacher.v1.TeacherService (bytes <-> arrays), the Open Inference Protocol, health, reflection."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import numpy as np
-from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from numpy.typing import NDArray
 
 from protos.teacher.v1 import teacher_pb2 as pb
-from teacher_server import __version__
+from teacher_server import __version__, oip_api
 from teacher_server.addresses import Address, TcpAddress, check_free
 from teacher_server.batcher import Priority
-from teacher_server.errors import (
-    BadSettings,
-    EngineFailure,
-    Expired,
-    InvalidRequest,
-    NotReady,
-    Overloaded,
-    TeacherError,
-    TooLarge,
-    Unauthenticated,
-    UnknownModel,
-    WrongTeacher,
-)
+from teacher_server.errors import BadSettings, InvalidRequest
+from teacher_server.grpc_status import parsed, service_handler
+from teacher_server.oip_service import InferenceModel
 from teacher_server.packing import Floats, ScoreWork
 from teacher_server.service import Service
 
-M = TypeVar("M", bound=Message)
-
-log = logging.getLogger("teacher")
-
 SERVICE_NAME = "teacher.v1.TeacherService"
-STATUS_OF: dict[type[TeacherError], grpc.StatusCode] = {
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    UnknownModel: grpc.StatusCode.NOT_FOUND,
-    WrongTeacher: grpc.StatusCode.FAILED_PRECONDITION,
-    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Expired: grpc.StatusCode.DEADLINE_EXCEEDED,
-    NotReady: grpc.StatusCode.UNAVAILABLE,
-    EngineFailure: grpc.StatusCode.INTERNAL,
-}
-
-
-PUSHBACK = "grpc-retry-pushback-ms"  # gRPC clients with a retry policy wait so long before they try again
 TOKEN_DTYPES: dict[int, np.dtype[Any]] = {
     pb.TOKEN_TYPE_UINT16: np.dtype("<u2"),
     pb.TOKEN_TYPE_INT32: np.dtype("<i4"),
@@ -66,10 +35,7 @@ def token_type_of(vocab_size: int) -> pb.TokenType:
 
 
 class TeacherMethods:
-    """Describe and Score over one service, from and to serialised messages.
-
-    Requests arrive as bytes, so that bytes that are no message get the status of every other wrong request.
-    """
+    """Describe and Score over one service, from and to serialised messages."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -77,14 +43,10 @@ class TeacherMethods:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a server needs to offer the methods."""
-        methods = {"Describe": self._describe, "Score": self._score}
-        return grpc.method_handlers_generic_handler(
-            SERVICE_NAME,
-            {name: grpc.unary_unary_rpc_method_handler(_answering(method)) for name, method in methods.items()},
-        )
+        return service_handler(SERVICE_NAME, {"Describe": self._describe, "Score": self._score})
 
     async def _describe(self, data: bytes, remaining: float | None) -> bytes:
-        _parsed(pb.DescribeRequest, data)
+        parsed(pb.DescribeRequest, data)
         description = self._service.description
         return pb.DescribeResponse(
             digest=description.digest,
@@ -100,7 +62,7 @@ class TeacherMethods:
         ).SerializeToString()
 
     async def _score(self, data: bytes, remaining: float | None) -> bytes:
-        request = _parsed(pb.ScoreRequest, data)
+        request = parsed(pb.ScoreRequest, data)
         reply_type = request.reply_type or pb.FLOAT_TYPE_FLOAT32
         if reply_type not in (pb.FLOAT_TYPE_FLOAT32, pb.FLOAT_TYPE_FLOAT16):
             raise InvalidRequest(f"reply_type is {reply_type}: use 1 (float32) or 2 (float16)")
@@ -115,32 +77,6 @@ class TeacherMethods:
             compute_us=scores.compute_us,
             truncated=scores.truncated,
         ).SerializeToString()
-
-
-def _answering(method: Callable[[bytes, float | None], Awaitable[bytes]]) -> Callable[[bytes, Any], Awaitable[bytes]]:
-    """The method as gRPC calls it: the only place where an error becomes a status."""
-
-    async def answer(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        try:
-            return await method(data, context.time_remaining())
-        except TeacherError as error:
-            code, details = STATUS_OF[type(error)], str(error)
-            if isinstance(error, Overloaded):
-                context.set_trailing_metadata(((PUSHBACK, str(round(error.retry_after * 1000))),))
-        except Exception:
-            log.exception("a request failed unexpectedly")
-            code, details = grpc.StatusCode.INTERNAL, "internal error: see the server's log"
-        await context.abort(code, details)
-        raise AssertionError("abort raises")
-
-    return answer
-
-
-def _parsed(kind: type[M], data: bytes) -> M:
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        raise InvalidRequest(f"{len(data)} bytes that are no {kind.DESCRIPTOR.full_name}") from None
 
 
 def _work(request: pb.ScoreRequest, token_dtype: np.dtype[Any]) -> ScoreWork:
@@ -180,7 +116,7 @@ def _encoded(log_probs: Floats, reply_type: pb.FloatType) -> bytes:
 class GrpcDoor:
     """The gRPC server of one service, bound to all its addresses. Make and use it inside one event loop."""
 
-    service: Service
+    model: InferenceModel
     max_connection_age: float | None = None  # seconds; None: connections live as long as they like
     _health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer, init=False)
     _server: grpc.aio.Server = field(init=False)
@@ -188,9 +124,11 @@ class GrpcDoor:
 
     def __post_init__(self) -> None:
         self._server = grpc.aio.server(options=self._options())
-        self._server.add_generic_rpc_handlers((TeacherMethods(self.service).handler(),))
+        self._server.add_generic_rpc_handlers(
+            (TeacherMethods(self.model.service).handler(), oip_api.InferenceMethods(self.model).handler())
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (SERVICE_NAME, oip_api.SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
     def bind(self, address: Address) -> Address:
@@ -211,9 +149,9 @@ class GrpcDoor:
         await self._server.start()
 
     async def set_serving(self, serving: bool) -> None:
-        """What grpc.health.v1 says of the server ('') and of the teacher's service."""
+        """What grpc.health.v1 says of the server ('') and of its services."""
         kinds = health_pb2.HealthCheckResponse
-        for name in ("", SERVICE_NAME):
+        for name in ("", SERVICE_NAME, oip_api.SERVICE_NAME):
             await self._health.set(name, kinds.SERVING if serving else kinds.NOT_SERVING)
 
     async def stop(self, grace: float) -> None:
@@ -223,7 +161,7 @@ class GrpcDoor:
             path.unlink(missing_ok=True)
 
     def _options(self) -> list[tuple[str, int]]:
-        limit = self.service.limits.max_message_bytes
+        limit = self.model.service.limits.max_message_bytes
         options = [
             ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets some of the calls
             ("grpc.max_receive_message_length", limit),

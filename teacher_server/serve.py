@@ -16,6 +16,8 @@ from teacher_server.engine import Engine, choose_device, choose_dtype
 from teacher_server.errors import BadSettings
 from teacher_server.grpc_api import GrpcDoor
 from teacher_server.http_api import HttpDoor
+from teacher_server.oip_service import InferenceModel
+from teacher_server.oip_statistics import ModelStatistics
 from teacher_server.packing import Packer
 from teacher_server.service import Service
 from teacher_server.settings import Settings
@@ -47,17 +49,20 @@ def _load(settings: Settings) -> tuple[Engine, TeacherDescription]:
     return Engine(artifact.build(), device, dtype), artifact.description
 
 
-def _service(settings: Settings, engine: Engine, description: TeacherDescription) -> Service:
+def _model(settings: Settings, engine: Engine, description: TeacherDescription) -> InferenceModel:
+    statistics = ModelStatistics()
     special = description.special
     packer = Packer(description.model.block_size, special.sot, special.pad, settings.batch_tokens)
-    batcher = Batcher(engine.log_probs, packer, settings.queue_tokens)
-    return Service(description, engine.compute_type, batcher, settings.limits)
+    batcher = Batcher(engine.log_probs, packer, settings.queue_tokens, statistics.on_batch)
+    service = Service(description, engine.compute_type, batcher, settings.limits, statistics.on_request)
+    return InferenceModel(service, settings.model_name, statistics)
 
 
 async def _serve(settings: Settings, engine: Engine, description: TeacherDescription) -> None:
     stop = _stop_event(settings.until_stdin_closes)
-    service = _service(settings, engine, description)
-    grpc_door = GrpcDoor(service, settings.max_connection_age)
+    model = _model(settings, engine, description)
+    service = model.service
+    grpc_door = GrpcDoor(model, settings.max_connection_age)
     http_door = HttpDoor(service) if settings.http_address else None
     try:
         bound = [f"grpc={grpc_door.bind(address)}" for address in settings.grpc_addresses]

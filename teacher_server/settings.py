@@ -17,6 +17,7 @@ class Settings:
     artifact: Path
     grpc_addresses: tuple[Address, ...]
     http_address: TcpAddress | None  # None: no HTTP
+    model_name: str  # in the Open Inference Protocol
     device: str  # auto, cpu or cuda
     dtype: str  # auto, float32, bfloat16 or float16
     batch_tokens: int  # padded tokens that the device computes at once

@@ -29,6 +29,9 @@ def serve(
     http_address: Annotated[
         str, typer.Option(envvar="TEACHER_HTTP_ADDRESS", help="HOST:PORT of the health pages, or none.")
     ] = "127.0.0.1:8000",
+    model_name: Annotated[
+        str, typer.Option(envvar="TEACHER_MODEL_NAME", help="The model's name in the Open Inference Protocol.")
+    ] = "teacher",
     device: Annotated[str, typer.Option(envvar="TEACHER_DEVICE", help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[
         str,
@@ -96,6 +99,7 @@ def serve(
             artifact=artifact,
             grpc_addresses=tuple(parse_address(text) for text in grpc_address),
             http_address=_http_address(http_address),
+            model_name=model_name,
             device=device,
             dtype=dtype,
             batch_tokens=batch_tokens,

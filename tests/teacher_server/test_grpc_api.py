@@ -17,7 +17,8 @@ from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc
 from teacher_server.artifact import load_artifact
 from teacher_server.errors import BadArtifact, BadSettings, TeacherError
-from teacher_server.grpc_api import STATUS_OF, token_type_of
+from teacher_server.grpc_api import token_type_of
+from teacher_server.grpc_status import STATUS_OF
 from teacher_server.model import LMTAD
 from tests.serving import RunningTeacher, serve, tiny_artifact
 from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, SPECIAL, log_probs_of, message_of, oracle, work_of

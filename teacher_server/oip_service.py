@@ -1,0 +1,147 @@
+"""The service as one model of the Open Inference Protocol, whatever carries it: what it tells, what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from teacher_server import __version__
+from teacher_server.batcher import Priority
+from teacher_server.dense import INPUTS, OUTPUT, Array, answer_dtype, read_request
+from teacher_server.errors import InvalidRequest, UnknownModel
+from teacher_server.offload import offloaded
+from teacher_server.oip_model import config_parameters
+from teacher_server.oip_statistics import ModelStatistics
+from teacher_server.service import Service, State
+
+VERSION = "1"
+PLATFORM = "lmtad"
+PRIORITIES = {0: Priority.TRAINING, 1: Priority.TRAINING, 2: Priority.BULK}  # 0: the default; 1: the highest
+
+
+@dataclass(frozen=True, eq=False)
+class Inference:
+    """A request."""
+
+    inputs: Mapping[str, Array]  # int32, in the dense form
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()  # wanted; none: all
+
+
+@dataclass(frozen=True, eq=False)
+class Inferred:
+    """Its answer."""
+
+    log_probs: Array  # [B, n, K] of the datatype; -inf where there is no candidate
+    datatype: str  # FP32 or FP16
+    parameters: Mapping[str, str | int]  # digest, queue_us, compute_us, truncated
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """What a request may say beside its tensors."""
+
+    digest: str = ""  # of the teacher that is meant; empty: any
+    datatype: str = "FP32"  # of the answer
+    priority: int = 0
+    timeout: int = 0  # microseconds that the caller will wait; 0: as long as it takes
+
+
+@dataclass(frozen=True, eq=False)
+class InferenceModel:
+    """One service under a model's name. Its records are JSON in the protocol's own field names."""
+
+    service: Service
+    name: str = "teacher"
+    statistics: ModelStatistics = field(default_factory=ModelStatistics)
+
+    @property
+    def ready(self) -> bool:
+        return self.service.state is State.READY
+
+    def check(self, name: str, version: str = "") -> None:
+        """Raise UnknownModel unless this model is meant. An empty version is any."""
+        if name != self.name:
+            raise UnknownModel(f"there is no model {name!r} here, only {self.name!r}")
+        if version not in ("", VERSION):
+            raise UnknownModel(f"model {name!r} has no version {version!r}, only {VERSION!r}")
+
+    def server_metadata(self) -> dict[str, Any]:
+        """Who serves, and which extensions of the protocol it speaks."""
+        extensions = ["binary_tensor_data", "model_configuration", "parameters", "schedule_policy", "statistics"]
+        return {"name": "teacher", "version": __version__, "extensions": extensions}
+
+    def metadata(self) -> dict[str, Any]:
+        """The model's tensors; -1 is any size, and the first dimension is the batch's."""
+        return {
+            "name": self.name,
+            "versions": [VERSION],
+            "platform": PLATFORM,
+            "inputs": [{"name": i.name, "datatype": "INT32", "shape": [-1, *i.dims]} for i in INPUTS.values()],
+            "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, -1, -1]}],
+        }
+
+    def config(self) -> dict[str, Any]:
+        """Limits and tensors as a Triton server would put them, and in `parameters` all that `Describe` says."""
+        service = self.service
+        parameters = config_parameters(service.description, service.compute_type, service.limits)
+        return {
+            "name": self.name,
+            "platform": PLATFORM,
+            "max_batch_size": service.limits.max_sequences,
+            "input": [
+                {"name": i.name, "data_type": "TYPE_INT32", "dims": list(i.dims), "optional": i.optional}
+                for i in INPUTS.values()
+            ],
+            "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [-1, -1]}],
+            "dynamic_batching": {"priority_levels": 2, "default_priority_level": 1},
+            "parameters": {name: {"string_value": value} for name, value in parameters.items()},
+        }
+
+    def model_statistics(self) -> dict[str, Any]:
+        """What the model has done so far."""
+        return {"model_stats": [self.statistics.of(self.name, VERSION)]}
+
+    async def infer(self, request: Inference, remaining: float | None = None) -> Inferred:
+        """The answer. `remaining`: seconds that the caller will still wait, if its protocol says so.
+
+        Raises InvalidRequest, and all that the service raises.
+        """
+        for name in request.outputs:
+            if name != OUTPUT:
+                raise InvalidRequest(f"unknown output {name!r}: the model's only output is {OUTPUT}")
+        parameters = _read_parameters(request.parameters)
+        size = sum(array.nbytes for array in request.inputs.values())
+        dense = await offloaded(size, read_request, request.inputs)
+        scores = await self.service.score(
+            dense.work,
+            parameters.digest,
+            priority=PRIORITIES[parameters.priority],
+            timeout=_shorter(remaining, parameters.timeout),
+        )
+        log_probs = await offloaded(size, dense.log_probs, scores.log_probs, parameters.datatype)
+        told = {name: getattr(scores, name) for name in ("digest", "queue_us", "compute_us", "truncated")}
+        return Inferred(log_probs, parameters.datatype, told)
+
+
+def _read_parameters(given: Mapping[str, object]) -> _Parameters:
+    known = asdict(_Parameters())
+    for name, value in given.items():
+        if name not in known:
+            raise InvalidRequest(f"unknown parameter {name!r}: use {', '.join(known)}")
+        if type(value) is not type(known[name]):
+            kind = "a text" if isinstance(known[name], str) else "a whole number"
+            raise InvalidRequest(f"parameter {name} is {value!r}, but must be {kind}")
+    parameters = _Parameters(**known | dict(given))
+    answer_dtype(parameters.datatype)
+    if parameters.priority not in PRIORITIES:
+        raise InvalidRequest(f"parameter priority is {parameters.priority}: use 1 (training) or 2 (bulk)")
+    if parameters.timeout < 0:
+        raise InvalidRequest(f"parameter timeout is {parameters.timeout}: use microseconds, or 0 for none")
+    return parameters
+
+
+def _shorter(remaining: float | None, timeout_us: int) -> float | None:
+    waits = [] if remaining is None else [remaining]
+    return min([*waits, timeout_us / 1e6] if timeout_us else waits, default=None)
