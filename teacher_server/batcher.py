@@ -1,36 +1,31 @@
-"""Scheduling: first come, first served, and the next batch is packed while the device computes.
+"""Scheduling: between callers, who await their own answers, and a device that computes one batch at a time.
 
-No timer: an idle device takes what there is at once; while it is busy, works gather until it is free or until
-they fill the token budget. One thread packs and one computes, so the event loop never waits for either.
+Work-conserving: an idle device takes what there is at once (or after `max_queue_delay`, if there is one); while it
+is busy, works gather until it is free or until they fill the token budget, and the next batch is packed. One thread
+packs and one computes, so the event loop never waits for either.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import chain
 from time import perf_counter
 
 import numpy as np
 
-from teacher_server.errors import EngineFailure, Expired, NotReady, Overloaded
-from teacher_server.packing import Floats, Pack, PackedBatch, Packer, RowPlan, ScoreWork
+from teacher_server.errors import EngineFailure, Expired, NotReady
+from teacher_server.packing import Floats, PackedBatch, Packer, ScoreWork
+from teacher_server.waiting import Group, Priority, Ticket, WaitingLine
+from teacher_server.worker import Worker
 
 log = logging.getLogger("teacher")
 
+PLANNED_ASIDE = 50_000  # tokens and candidates from which a work is planned in the packing thread
+SHUT_DOWN = "the teacher shut down before it came to this request"
 
-class Priority(enum.IntEnum):
-    """Who goes first."""
-
-    TRAINING = 0  # somebody waits for the answer
-    BULK = 1  # labelling: when the device has time, but never not at all
-
-
-_Packed = tuple[Pack, Iterator[PackedBatch]]
+__all__ = ["BatchReport", "Batcher", "Observer", "Priority", "WorkResult"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +33,8 @@ class WorkResult:
     """The answer to one work."""
 
     log_probs: Floats  # [C] in the work's order
-    queue_us: int  # from submission until the device began with the work's group
-    compute_us: int  # that the device took for the group
+    queue_us: int  # from submission until the device began with it
+    compute_us: int  # that the device took for the batches that it was in
     truncated: int  # scored positions whose history was cut to fit
 
 
@@ -55,20 +50,21 @@ class BatchReport:
     seconds: float  # on the device
 
 
-@dataclass(frozen=True, eq=False)
-class _Ticket:
-    plan: RowPlan
-    answer: asyncio.Future[WorkResult]
-    submitted: float  # perf_counter seconds
+@dataclass(frozen=True)
+class Observer:
+    """Hears what happens, in the event loop."""
+
+    batch: Callable[[BatchReport], None] = lambda report: None
+    out_of_memory: Callable[[int], None] = lambda token_budget: None  # with the budget from now on
+    stuck: Callable[[bool], None] = lambda stuck: None
 
 
 class Batcher:
-    """Between callers, who await their own answers, and a device that computes one batch at a time.
+    """Answers works, in batches of at most `packer.token_budget` row tokens.
 
-    A group is what is packed together: works in order of arrival until their rows hold `packer.token_budget`
-    tokens, and at least one. If a group fails, its works are tried once more, each alone, and only those that
-    fail again fail. At most `queue_tokens` row tokens wait; a work of any size is admitted to an empty queue (how
-    large one may be is for the service to say). Of a group, one padded batch is computed and one is built ahead.
+    If a batch fails, its works are tried once more, each alone, and only those that fail again fail. If memory ends,
+    the budget is halved and the batch is tried in smaller ones. A batch that takes longer than `batch_timeout`
+    seconds makes the batcher stuck: all works fail with NotReady, and so do later ones until the batch ends.
     """
 
     def __init__(
@@ -76,31 +72,37 @@ class Batcher:
         compute: Callable[[PackedBatch], Floats],
         packer: Packer,
         queue_tokens: int,
-        on_batch: Callable[[BatchReport], None] = lambda report: None,
+        *,
+        max_queue_delay: float = 0.0,
+        batch_timeout: float | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        self._compute_batch, self._packer, self._queue_tokens = compute, packer, queue_tokens
-        self._on_batch = on_batch
-        self._queue: dict[_Ticket, None] = {}  # ordered, and any ticket can leave at once
-        self._queued_tokens = 0
-        self._unanswered: set[_Ticket] = set()  # queued or in a group
+        self._compute_batch, self._packer = compute, packer
+        self._max_queue_delay, self._batch_timeout = max_queue_delay, batch_timeout
+        self.observer = observer or Observer()
+        self.token_budget = packer.token_budget
+        self.stuck = False
+        self._line = WaitingLine(queue_tokens)
+        self._unanswered: set[Ticket] = set()  # waiting or in a batch
+        self._tokens_per_s = 0.0  # of late
         self._changed = asyncio.Event()  # something was queued, the device became free, or no more will come
         self._closing = False
-        self._packing_thread = ThreadPoolExecutor(1, thread_name_prefix="teacher-packing")
-        self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="teacher-device")
+        self._packing_thread, self._device_thread = Worker("teacher-packing"), Worker("teacher-device")
         self._loop_task: asyncio.Task[None] | None = None
 
     @property
     def queued_tokens(self) -> int:
         """Row tokens that wait."""
-        return self._queued_tokens
+        return self._line.tokens
 
     @property
     def queued_requests(self) -> int:
-        return len(self._queue)
+        return len(self._line)
 
     def start(self) -> None:
         """Begin to serve, in the running event loop."""
         self._loop_task = asyncio.create_task(self._dispatch(), name="teacher-batcher")
+        self._loop_task.add_done_callback(self._ended)
 
     async def submit(
         self, work: ScoreWork, priority: Priority = Priority.TRAINING, timeout: float | None = None
@@ -108,32 +110,13 @@ class Batcher:
         """The work's answer, within `timeout` seconds. Cancelling the caller takes the work out of the queue.
 
         Raises Overloaded when the queue is full, Expired when there is no answer in time, EngineFailure when the
-        work cannot be computed, NotReady when the batcher is closing.
+        work cannot be computed, NotReady when the batcher is stuck or closing.
         """
         try:
             async with asyncio.timeout(timeout):
-                return await self._answered(work)
+                return await self._answered(work, priority)
         except TimeoutError:
             raise Expired("the deadline passed before the answer was there: allow more time, or ask later") from None
-
-    async def _answered(self, work: ScoreWork) -> WorkResult:
-        if self._closing or self._loop_task is None or self._loop_task.done():
-            raise NotReady("the teacher takes no requests: it is starting or shutting down")
-        plan = self._packer.plan(work)
-        if not plan.row_tokens:
-            return WorkResult(np.zeros(len(work.candidates), np.float32), 0, 0, plan.truncated)
-        if self._queue and self._queued_tokens + plan.row_tokens > self._queue_tokens:
-            raise Overloaded(
-                f"the queue is full: {self._queued_tokens} tokens wait, this request needs {plan.row_tokens} more "
-                f"and {self._queue_tokens} may wait; try again later"
-            )
-        ticket = _Ticket(plan, asyncio.get_running_loop().create_future(), perf_counter())
-        self._enqueue(ticket)
-        try:
-            return await ticket.answer
-        finally:
-            self._dequeue(ticket)
-            self._unanswered.discard(ticket)
 
     async def close(self, grace: float) -> None:
         """Take no more works, finish those that are here within `grace` seconds, fail the rest with NotReady."""
@@ -144,26 +127,47 @@ class Batcher:
             for task in unfinished:
                 task.cancel()
             await asyncio.wait({self._loop_task})
-        self._packing_thread.shutdown(wait=False)
-        self._device_thread.shutdown(wait=False, cancel_futures=True)
+        self._packing_thread.close()
+        self._device_thread.close()
 
-    def _enqueue(self, ticket: _Ticket) -> None:
+    async def _answered(self, work: ScoreWork, priority: Priority) -> WorkResult:
+        self._check_open()
+        submitted = perf_counter()
+        if len(work.tokens) + len(work.candidates) > PLANNED_ASIDE:
+            plan = await self._packing_thread.do(self._packer.plan, work)
+            self._check_open()
+        else:
+            plan = self._packer.plan(work)
+        if not plan.row_tokens:
+            return WorkResult(np.zeros(len(work.candidates), np.float32), 0, 0, plan.truncated)
+        ticket = Ticket(plan, priority, submitted, asyncio.get_running_loop().create_future())
+        self._line.admit(ticket, self._retry_after())
         self._unanswered.add(ticket)
-        self._queue[ticket] = None
-        self._queued_tokens += ticket.plan.row_tokens
         self._changed.set()
+        try:
+            log_probs = await ticket.answer
+        finally:
+            self._line.leave(ticket)
+            self._unanswered.discard(ticket)
+        queued = (ticket.started or submitted) - submitted
+        return WorkResult(log_probs, _microseconds(queued), _microseconds(ticket.compute_s), plan.truncated)
 
-    def _dequeue(self, ticket: _Ticket) -> None:
-        if ticket in self._queue:
-            del self._queue[ticket]
-            self._queued_tokens -= ticket.plan.row_tokens
+    def _check_open(self) -> None:
+        if self._closing or self._loop_task is None or self._loop_task.done():
+            raise NotReady("the teacher takes no requests: it is starting or shutting down")
+        if self.stuck:
+            raise NotReady("the teacher is stuck in a batch: try another replica, or restart this one")
+
+    def _retry_after(self) -> float:
+        """Seconds until about half of what waits now is through."""
+        return min(max(self._line.tokens / 2 / max(self._tokens_per_s, 1.0), 0.1), 30.0)
 
     async def _dispatch(self) -> None:
         computing: asyncio.Task[None] | None = None
         try:
             while await self._worth_packing(computing):
-                group = self._next_group()
-                packing = asyncio.ensure_future(self._packed(group))
+                group = self._line.take(self.token_budget)
+                packing = self._packed(group)
                 await asyncio.wait({packing})
                 if computing is not None:
                     await computing
@@ -174,86 +178,117 @@ class Batcher:
         finally:
             if computing is not None:
                 computing.cancel()
-            _fail(self._unanswered, NotReady("the teacher shut down before it came to this request"))
+            _fail(self._unanswered, NotReady(SHUT_DOWN))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """If the loop ends before it should, nobody must wait for it, or be sent here."""
+        if not self._closing:
+            log.critical("the batch loop ended: restart the server", exc_info=task.exception())
+            self._set_stuck(True)
 
     async def _worth_packing(self, computing: asyncio.Task[None] | None) -> bool:
-        """Wait until a group should be packed; False when there will be none any more."""
+        """Wait until a batch should be packed; False when there will be none any more."""
         while True:
             device_free = computing is None or computing.done()
-            if self._queue and (device_free or self._queued_tokens >= self._packer.token_budget):
+            delay = self._delay() if device_free else None
+            if len(self._line) and (self._line.tokens >= self.token_budget or (delay is not None and delay <= 0)):
                 return True
-            if self._closing and not self._queue:
+            if self._closing and not len(self._line):
                 return False
             self._changed.clear()
-            await self._changed.wait()
+            try:
+                async with asyncio.timeout(delay if len(self._line) else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
 
-    def _next_group(self) -> list[_Ticket]:
-        group: list[_Ticket] = []
-        room = self._packer.token_budget
-        for ticket in list(self._queue):
-            room -= ticket.plan.row_tokens
-            if group and room < 0:
-                break
-            self._dequeue(ticket)
-            group.append(ticket)
-        return group
+    def _delay(self) -> float:
+        """Seconds that the works that are here still may wait for others."""
+        if not len(self._line) or not self._max_queue_delay or self._closing:
+            return 0.0
+        return self._line.oldest() + self._max_queue_delay - perf_counter()
 
-    async def _packed(self, group: list[_Ticket]) -> _Packed:
-        plans = [ticket.plan for ticket in group]
-        return await asyncio.get_running_loop().run_in_executor(self._packing_thread, self._pack, plans)
+    def _packed(self, group: Group) -> asyncio.Future[PackedBatch]:
+        return self._packing_thread.do(self._packer.pack, [part for _, part in group])
 
-    def _pack(self, plans: Sequence[RowPlan]) -> _Packed:
-        """The pack, and its batches, of which the first is built here."""
-        pack = self._packer.pack(plans)
-        batches = pack.batches
-        return pack, chain([next(batches)], batches)
-
-    async def _answer(self, group: list[_Ticket], packing: asyncio.Future[_Packed]) -> None:
-        """Compute a group and give its callers their answers; whatever goes wrong, only they hear of it."""
+    async def _answer(self, group: Group, packing: asyncio.Future[PackedBatch]) -> None:
+        """Compute a group and tell its tickets; whatever goes wrong, only they hear of it."""
+        wanted = [(ticket, part) for ticket, part in group if not ticket.answer.done()]
         try:
-            wanted = [ticket for ticket in group if not ticket.answer.done()]
-            if len(wanted) < len(group):
-                if not wanted:
-                    return
-                packing = asyncio.ensure_future(self._packed(wanted))
-            group = wanted
-            await self._compute(group, *await packing)
+            if not wanted:
+                packing.exception()  # seen, whatever it was
+                return
+            batch = await (packing if len(wanted) == len(group) else self._packed(wanted))
+            log_probs = await self._computed(wanted, batch)
+        except MemoryError as error:
+            await self._answer_in_smaller_batches(wanted, error)
         except Exception as error:
-            await self._answer_each_alone(group, error)
+            await self._answer_each_alone(wanted, error)
+        else:
+            ends = np.cumsum([len(part.targets) for _, part in wanted])
+            for (ticket, part), found in zip(wanted, np.split(log_probs, ends[:-1]), strict=True):
+                ticket.learn(part, found)
 
-    async def _answer_each_alone(self, group: list[_Ticket], error: Exception) -> None:
-        if len(group) == 1:
+    async def _computed(self, group: Group, batch: PackedBatch) -> Floats:
+        begun = perf_counter()
+        tickets = {ticket for ticket, _ in group}
+        for ticket in tickets:
+            ticket.started = ticket.started or begun
+        computing = self._device_thread.do(self._compute_batch, batch)
+        _, late = await asyncio.wait({computing}, timeout=self._batch_timeout)
+        if late:
+            await self._wait_stuck(computing)
+        log_probs = await computing
+        seconds = perf_counter() - begun
+        for ticket in tickets:
+            ticket.compute_s += seconds
+        self._tokens_per_s = 0.8 * (self._tokens_per_s or batch.row_tokens / seconds) + 0.2 * batch.row_tokens / seconds
+        positions = len(batch.candidate_counts)
+        sizes = (batch.row_tokens, batch.nodes, len(batch.tokens))
+        self.observer.batch(BatchReport(len(tickets), positions, *sizes, seconds))
+        return log_probs
+
+    async def _wait_stuck(self, computing: asyncio.Future[Floats]) -> None:
+        log.error("a batch has not ended within %s s: the teacher is stuck, restart it", self._batch_timeout)
+        self._set_stuck(True)
+        await asyncio.wait({computing})
+        log.warning("the batch has ended after all: the teacher is ready again")
+        self._set_stuck(False)
+
+    def _set_stuck(self, stuck: bool) -> None:
+        self.stuck = stuck
+        if stuck:
+            _fail(self._unanswered, NotReady("the teacher is stuck in a batch: try another replica"))
+        self.observer.stuck(stuck)
+
+    async def _answer_in_smaller_batches(self, group: Group, error: MemoryError) -> None:
+        """Halve the budget, and try the group in parts of half its size."""
+        rows, tokens = sum(len(part.lengths) for _, part in group), sum(part.row_tokens for _, part in group)
+        if rows == 1:
+            _fail([group[0][0]], EngineFailure(f"memory is too small for a history of {tokens} tokens: {error}"))
+            return
+        self.token_budget = max(min(self.token_budget, tokens) // 2, self._packer.block_size)
+        log.warning("memory ended (%s): batches have at most %d tokens from now on", error, self.token_budget)
+        self.observer.out_of_memory(self.token_budget)
+        for ticket, part in group:
+            for smaller in part.parts(max(min(self.token_budget, tokens // 2), 1)):
+                await self._answer([(ticket, smaller)], self._packed([(ticket, smaller)]))
+
+    async def _answer_each_alone(self, group: Group, error: Exception) -> None:
+        tickets = {ticket: None for ticket, _ in group}
+        if len(tickets) == 1:
             log.error("a request could not be computed: %s: %s", type(error).__name__, error)
-            _fail(group, EngineFailure(f"the teacher could not compute this request: {error}"))
+            _fail(tickets, EngineFailure(f"the teacher could not compute this request: {error}"))
             return
         log.warning(
-            "a group of %d requests failed (%s: %s): trying each alone", len(group), type(error).__name__, error
+            "a batch of %d requests failed (%s: %s): trying each alone", len(tickets), type(error).__name__, error
         )
-        for ticket in group:
-            await self._answer([ticket], asyncio.ensure_future(self._packed([ticket])))
-
-    async def _compute(self, group: list[_Ticket], pack: Pack, batches: Iterator[PackedBatch]) -> None:
-        started = perf_counter()
-        loop = asyncio.get_running_loop()
-        log_probs: list[Floats] = []
-        batch = next(batches, None)
-        while batch is not None:
-            if all(ticket.answer.done() for ticket in group):
-                return  # every caller has gone in the meantime
-            following = loop.run_in_executor(self._packing_thread, next, batches, None)
-            begun = perf_counter()
-            log_probs.append(await loop.run_in_executor(self._device_thread, self._compute_batch, batch))
-            size, positions = batch.tokens.size, len(batch.rows)
-            self._on_batch(BatchReport(len(group), positions, size, size, size, perf_counter() - begun))
-            batch = await following
-        compute_us = _microseconds(perf_counter() - started)
-        for ticket, answer in zip(group, pack.answers(log_probs), strict=True):
-            if not ticket.answer.done():
-                queue_us = _microseconds(started - ticket.submitted)
-                ticket.answer.set_result(WorkResult(answer, queue_us, compute_us, ticket.plan.truncated))
+        for ticket in tickets:
+            alone = [(owner, part) for owner, part in group if owner is ticket]
+            await self._answer(alone, self._packed(alone))
 
 
-def _fail(tickets: Iterable[_Ticket], error: Exception) -> None:
+def _fail(tickets: Iterable[Ticket], error: Exception) -> None:
     for ticket in tickets:
         if not ticket.answer.done():
             ticket.answer.set_exception(error)

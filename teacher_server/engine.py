@@ -1,17 +1,22 @@
 """The engine speaks token ids only: a packed batch in, log-probabilities of its candidates out.
 
-Letters: N rows of width L, D embedding, Q read positions, K candidates of all positions together.
+Letters: M nodes of a trie, D embedding, U nodes that are read, Q scored positions, K candidates of all positions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teacher_server.model import LMTAD
+from teacher_server import trunk
+from teacher_server.model import LMTAD, Block
 from teacher_server.packing import PackedBatch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -38,11 +43,22 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 class Engine:
-    """A frozen LM-TAD on a device, its weights in the compute type. Takes over the model that it is given."""
+    """A frozen LM-TAD on a device, its weights in the compute type. Takes over the model that it is given.
 
-    def __init__(self, model: LMTAD, device: torch.device, dtype: torch.dtype) -> None:
+    With `compiled`, what is between its attentions is compiled when it is first used, on CUDA with graphs; batches
+    should then come in few sizes (`Packer.bucketed`).
+    """
+
+    def __init__(self, model: LMTAD, device: torch.device, dtype: torch.dtype, compiled: bool = False) -> None:
         self.device, self.dtype = device, dtype
         self._model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        self._graphs = compiled and device.type == "cuda"
+        self._project = trunk.project
+        self._finish = trunk.finish_in_parts if device.type == "cpu" else trunk.finish
+        if compiled:
+            mode = "reduce-overhead" if self._graphs else "default"
+            self._project = torch.compile(trunk.project, dynamic=True, mode=mode)
+            self._finish = torch.compile(trunk.finish, dynamic=True, mode=mode)
 
     @property
     def compute_type(self) -> str:
@@ -53,32 +69,86 @@ class Engine:
         """[K] log-probabilities, each position's candidates renormalised among themselves, in their order.
 
         The vocabulary's partition function cancels in that ratio, so only candidates' logits are computed.
-        Raises ArithmeticError when the model's output is not finite (the compute type overflowed).
+        Raises ArithmeticError when the model's output is not finite (the compute type overflowed), MemoryError when
+        the device's memory is too small for the batch, ValueError for rows that exceed the block size.
         """
-        hidden_NLD = self._model(self._sent(batch.tokens))
-        hidden_QD = hidden_NLD[self._sent(batch.rows), self._sent(batch.columns)]
-        counts = self._sent(batch.candidate_counts)
-        position_K = torch.repeat_interleave(counts, output_size=len(batch.candidates))
-        logits_K = self._candidate_logits(hidden_QD, self._sent(batch.candidates), position_K)
-        answer: NDArray[np.float32] = _segment_log_softmax(logits_K, counts, position_K).cpu().numpy()
+        with _out_of_memory_told():
+            answer = self._log_probs(batch).cpu().numpy()
         if not np.isfinite(answer).all():
             raise ArithmeticError(f"the model's output is not finite in {self.compute_type}")
         return answer
 
-    def _sent(self, array: NDArray[np.int32] | NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
+    def _log_probs(self, batch: PackedBatch) -> Tensor:
+        tables = [table for each in batch.bins for table in (each.nodes, each.ends)]
+        positions, counts, cells_K, *trie = self._sent(
+            batch.positions, batch.candidate_counts, batch.candidates,
+            batch.tokens, batch.depths, batch.homes, batch.reads, *tables,
+        )  # fmt: skip
+        hidden_UD = self._hidden(batch, *trie)
+        position_K = torch.repeat_interleave(counts, output_size=len(cells_K))
+        logits_K = self._candidate_logits(hidden_UD, cells_K, positions[position_K])
+        return _segment_log_softmax(logits_K, counts, position_K)
 
-    def _candidate_logits(self, hidden_QD: Tensor, cells_K: Tensor, position_K: Tensor) -> Tensor:
+    def _hidden(
+        self, batch: PackedBatch, tokens: Tensor, depths: Tensor, homes: Tensor, reads: Tensor, *tables: Tensor
+    ) -> Tensor:
+        """[U, D] hidden states, after the final norm, of the nodes that are read."""
+        if int(batch.depths.max()) >= self._model.config.block_size:
+            raise ValueError(f"a row of {int(batch.depths.max()) + 1} tokens exceeds the block size")
+        bins = [
+            trunk.put_into_bins(nodes, ends, each.causal, self.dtype)
+            for each, nodes, ends in zip(batch.bins, tables[0::2], tables[1::2], strict=True)
+        ]
+        *blocks, last = _blocks(self._model)
+        heads = self._model.config.n_head
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        x_MD = trunk.embed(self._model, tokens, depths)
+        for block in blocks:
+            x_MD = self._finish(block, x_MD, trunk.attend(self._project(block, x_MD), bins, homes, heads))
+        y_UD = trunk.attend(trunk.project_last(last, x_MD, reads), bins, homes[reads], heads)
+        hidden_UD: Tensor = self._model.transformer["ln_f"](self._finish(last, x_MD[reads], y_UD))
+        return hidden_UD
+
+    def _sent(self, *arrays: NDArray[Any]) -> Sequence[Tensor]:
+        """The arrays on the device. To CUDA they go together, from pinned memory, while the host goes on."""
+        if self.device.type == "cpu":
+            return [torch.from_numpy(array) for array in arrays]
+        flat = torch.from_numpy(np.concatenate([array.reshape(-1).astype(np.int32) for array in arrays]))
+        parts = flat.pin_memory().to(self.device, non_blocking=True).split([array.size for array in arrays])
+        return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+    def _candidate_logits(self, hidden_UD: Tensor, cells_K: Tensor, reads_K: Tensor) -> Tensor:
         """[K] products, summed in float32, of the hidden state and the candidate's (tied) embedding row."""
         embedding = self._model.transformer["wte"].weight
-        step = max(GATHERED_AT_ONCE // hidden_QD.shape[1], 1)
+        step = max(GATHERED_AT_ONCE // hidden_UD.shape[1], 1)
         # Filled in place: small parts that stay between large, freed ones would keep the heap from reusing them.
         logits_K = torch.empty(len(cells_K), dtype=torch.float32, device=self.device)
         for start in range(0, len(cells_K), step):
             part = slice(start, start + step)
             rows = F.embedding(cells_K[part], embedding)  # type: ignore[arg-type]
-            torch.sum(hidden_QD[position_K[part]].float() * rows.float(), -1, out=logits_K[part])
+            torch.sum(hidden_UD[reads_K[part]].float() * rows.float(), -1, out=logits_K[part])
         return logits_K
+
+
+def _blocks(model: LMTAD) -> list[Block]:
+    layers = model.transformer["h"]
+    assert isinstance(layers, nn.ModuleList)
+    return list(layers)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _out_of_memory_told() -> Iterator[None]:
+    """What torch says when memory ends, on either device, as Python's own MemoryError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise MemoryError(str(error).split(". ")[0]) from None
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
+            raise
+        raise MemoryError("the host's memory is too small for this batch") from None
 
 
 def _segment_log_softmax(logits_K: Tensor, counts_Q: Tensor, position_K: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from protos.teacher.v1 import teacher_pb2 as pb
 from teacher_server.engine import Engine
 from teacher_server.model import LMTAD, ModelConfig
-from teacher_server.packing import Packer, ScoreWork
+from teacher_server.packing import Packer, ScoreWork, answer_works
 from teacher_server.vocabulary import SpecialTokens
 
 CELLS, BLOCK_SIZE = 20, 12
@@ -87,8 +87,7 @@ def oracle(model: LMTAD, work: ScoreWork) -> NDArray[np.float64]:
 
 def answer(engine: Engine, packer: Packer, works: Sequence[ScoreWork]) -> list[NDArray[np.float32]]:
     """What the layers under the batcher make of the works, computed together."""
-    pack = packer.pack([packer.plan(work) for work in works])
-    return pack.answers([engine.log_probs(batch) for batch in pack.batches])
+    return answer_works(works, packer, engine.log_probs)
 
 
 def dense_arrays_of(

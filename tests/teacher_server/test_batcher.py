@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from teacher_server.batcher import Batcher
-from teacher_server.errors import EngineFailure, NotReady, Overloaded
-from teacher_server.packing import Floats, Pack, PackedBatch, Packer, RowPlan, ScoreWork
+from teacher_server.batcher import Batcher, BatchReport, Observer, Priority
+from teacher_server.errors import EngineFailure, Expired, NotReady, Overloaded
+from teacher_server.packing import Floats, PackedBatch, Packer, RowPlan, ScoreWork
 from tests.teacher_server.scoring import packer, work_of
 
 POISON = 13
@@ -26,12 +26,15 @@ class Device:
         self.go = threading.Event()
         self.go.set()
         self.begun: list[PackedBatch] = []
+        self.memory = 1 << 30  # row tokens
 
     def compute(self, batch: PackedBatch) -> Floats:
         self.begun.append(batch)
         assert self.go.wait(10)
         if (batch.tokens == POISON).any():
             raise RuntimeError("the device choked")
+        if batch.row_tokens > self.memory:
+            raise MemoryError("no room")
         return batch.candidates.astype(np.float32)
 
 
@@ -40,9 +43,9 @@ class WatchedPacker(Packer):
 
     packed: list[int]
 
-    def pack(self, plans: Sequence[RowPlan]) -> Pack:
-        self.packed.append(len(plans))
-        return super().pack(plans)
+    def pack(self, parts: Sequence[RowPlan]) -> PackedBatch:
+        self.packed.append(len(parts))
+        return super().pack(parts)
 
 
 def watched(token_budget: int) -> WatchedPacker:
@@ -63,13 +66,16 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def run(
-    body: Callable[[Batcher, Device], Awaitable[None]], policy: Packer | None = None, queue_tokens: int = 10_000
+    body: Callable[[Batcher, Device], Awaitable[None]],
+    policy: Packer | None = None,
+    queue_tokens: int = 10_000,
+    **settings: Any,
 ) -> None:
     """Run a test's body in an event loop, with a batcher over a device."""
 
     async def whole() -> None:
         device = Device()
-        batcher = Batcher(device.compute, policy or packer(), queue_tokens)
+        batcher = Batcher(device.compute, policy or packer(), queue_tokens, **settings)
         batcher.start()
         try:
             await body(batcher, device)
@@ -80,8 +86,8 @@ def run(
     asyncio.run(whole())
 
 
-def submitted(batcher: Batcher, *works: ScoreWork) -> list[asyncio.Task[Any]]:
-    return [asyncio.create_task(batcher.submit(item)) for item in works]
+def submitted(batcher: Batcher, *works: ScoreWork, priority: Priority = Priority.TRAINING) -> list[asyncio.Task[Any]]:
+    return [asyncio.create_task(batcher.submit(item, priority)) for item in works]
 
 
 def test_each_caller_gets_its_own_answer() -> None:
@@ -102,7 +108,7 @@ def test_works_gather_while_the_device_is_busy() -> None:
         await asyncio.sleep(0.05)
         device.go.set()
         await asyncio.gather(*first, *others)
-        assert [len(batch.tokens) for batch in device.begun] == [1, 6]
+        assert [len(batch.reads) for batch in device.begun] == [1, 6]
 
     run(body)
 
@@ -199,7 +205,7 @@ def test_callers_that_went_are_not_computed_and_leave_room() -> None:
         await asyncio.sleep(0)
         device.go.set()
         await asyncio.gather(*running, *stays)
-        seen = {int(token) for batch in device.begun for token in batch.tokens[:, 1]}
+        seen = {int(token) for batch in device.begun for token in batch.tokens[1:]}
         assert seen == {1, 4, 5}
 
     run(body, queue_tokens=4)
@@ -218,21 +224,21 @@ def test_callers_that_went_after_packing_are_dropped_before_compute() -> None:
         await asyncio.sleep(0)
         device.go.set()
         await asyncio.gather(*running, packed[1])
-        assert [batch.tokens[:, 1].tolist() for batch in device.begun] == [[1], [3]]
+        assert [batch.tokens[1:].tolist() for batch in device.begun] == [[1], [3]]
 
     run(body, policy)
 
 
 def test_the_padded_batches_of_a_large_work_are_never_there_together() -> None:
-    """5,000 rows of 501 tokens are 10 MB of padded rows; in memory is a batch of 32 KB or two."""
-    length, window = 5_500, 500
+    """2,000 rows of 501 tokens are 4 MB; in memory is a batch of 32 KB or two."""
+    length, window = 2_500, 500
     large = ScoreWork(
         tokens=np.ones(length, np.int32),
         lengths=np.array([length]),
-        scored=np.array([5_000]),
+        scored=np.array([2_000]),
         windows=np.array([window]),
-        candidates=np.ones(10_000, np.int32),
-        candidate_counts=np.full(5_000, 2),
+        candidates=np.ones(4_000, np.int32),
+        candidate_counts=np.full(2_000, 2),
     )
 
     async def whole() -> None:
@@ -245,7 +251,7 @@ def test_the_padded_batches_of_a_large_work_are_never_there_together() -> None:
         finally:
             tracemalloc.stop()
             await batcher.close(10)
-        assert result.log_probs.tolist() == [1.0] * 10_000
+        assert result.log_probs.tolist() == [1.0] * 4_000
 
     asyncio.run(whole())
 
@@ -329,3 +335,181 @@ def test_nothing_hangs_before_the_start() -> None:
         await batcher.close(1)
 
     asyncio.run(body())
+
+
+def test_training_goes_first_and_bulk_is_not_starved() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        first = submitted(batcher, work(0))
+        await until(lambda: len(device.begun) == 1)
+        bulk = submitted(batcher, work(15), work(16), priority=Priority.BULK)
+        await asyncio.sleep(0)
+        training = submitted(batcher, *(work(cell) for cell in range(1, 8)))
+        await asyncio.sleep(0)
+        device.go.set()
+        await asyncio.gather(*first, *bulk, *training)
+        order = [int(batch.tokens[1]) for batch in device.begun]
+        assert order == [0, 15, 1, 2, 3, 4, 16, 5, 6, 7]  # 15 was alone here; 16 has let four go by
+
+    run(body, packer(token_budget=2))
+
+
+def test_bulk_fills_what_training_leaves_free() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        first = submitted(batcher, work(0))
+        await until(lambda: len(device.begun) == 1)
+        others = submitted(batcher, work(8), priority=Priority.BULK) + submitted(batcher, work(1))
+        await asyncio.sleep(0)
+        device.go.set()
+        await asyncio.gather(*first, *others)
+        assert [batch.tokens[1:].tolist() for batch in device.begun] == [[0], [1, 8]]
+
+    run(body)
+
+
+def test_a_large_work_gives_way_after_each_of_its_batches() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        large = submitted(batcher, work_of([[cell] for cell in range(6)], [[[4, 5]]] * 6))
+        await until(lambda: len(device.begun) == 1)
+        small = submitted(batcher, work(9))
+        await asyncio.sleep(0)
+        device.go.set()
+        await small[0]
+        assert not large[0].done()
+        assert len(device.begun) <= 4  # one that ran, one that was packed, its own, and one more that may have begun
+        assert (await large[0]).log_probs.tolist() == [4, 5] * 6
+
+    run(body, packer(token_budget=2))
+
+
+def test_a_deadline_that_passes_drops_the_work_before_it_is_computed() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        first = submitted(batcher, work(1))
+        await until(lambda: len(device.begun) == 1)
+        with pytest.raises(Expired, match="deadline passed"):
+            await batcher.submit(work(2), timeout=0.02)
+        assert batcher.queued_tokens == 0
+        device.go.set()
+        await asyncio.gather(*first)
+        assert (await batcher.submit(work(3), timeout=10)).log_probs.tolist() == [3, 4]
+        assert [batch.tokens[1:].tolist() for batch in device.begun] == [[1], [3]]
+
+    run(body)
+
+
+def test_memory_that_ends_halves_the_budget_and_every_answer_comes() -> None:
+    budgets: list[int] = []
+
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.memory = 10
+        large = work_of([[cell] for cell in range(12)], [[[4, cell]] for cell in range(12)])
+        answers = await asyncio.gather(*submitted(batcher, large, work(1)))
+        assert answers[0].log_probs.tolist() == [number for cell in range(12) for number in (4, cell)]
+        assert answers[1].log_probs.tolist() == [1, 2]
+        assert budgets
+        assert batcher.token_budget == budgets[-1] <= 12
+        device.begun.clear()
+        await batcher.submit(large)
+        assert all(batch.row_tokens <= batcher.token_budget for batch in device.begun)
+
+    run(body, observer=Observer(out_of_memory=budgets.append))
+
+
+def test_a_row_for_which_memory_is_too_small_fails_alone() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.memory = 3
+        works = submitted(batcher, work(1), work_of([[1, 2, 3, 4]], [[[5, 6]]]), work(2))
+        one, long, two = await asyncio.gather(*works, return_exceptions=True)
+        assert (one.log_probs.tolist(), two.log_probs.tolist()) == ([1, 2], [2, 3])
+        assert isinstance(long, EngineFailure)
+        assert "memory is too small for a history of 5 tokens" in str(long)
+
+    run(body)
+
+
+def test_a_batch_that_does_not_end_fails_its_callers_and_turns_readiness_off_until_it_does() -> None:
+    told: list[bool] = []
+
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        running = submitted(batcher, work(1))
+        await until(lambda: len(device.begun) == 1)
+        waiting = submitted(batcher, work(2))
+        results = await asyncio.wait_for(asyncio.gather(*running, *waiting, return_exceptions=True), 5)
+        assert [type(result) for result in results] == [NotReady, NotReady]
+        assert told == [True]
+        with pytest.raises(NotReady, match="stuck"):
+            await batcher.submit(work(3))
+        device.go.set()
+        await until(lambda: told == [True, False])
+        assert (await batcher.submit(work(3))).log_probs.tolist() == [3, 4]
+
+    run(body, batch_timeout=0.05, observer=Observer(stuck=told.append))
+
+
+def test_a_loop_that_ends_leaves_no_caller_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+
+    async def body(batcher: Batcher, device: Device) -> None:
+        device.go.clear()
+        running = submitted(batcher, work(1))
+        await until(lambda: len(device.begun) == 1)
+        monkeypatch.setattr(batcher, "_worth_packing", None)
+        device.go.set()
+        later = submitted(batcher, work(2), work(3))
+        results = await asyncio.wait_for(asyncio.gather(*running, *later, return_exceptions=True), 5)
+        assert NotReady in [type(result) for result in results]
+        await until(lambda: told == [True])
+        with pytest.raises(NotReady):
+            await batcher.submit(work(4))
+
+    run(body, observer=Observer(stuck=told.append))
+
+
+def test_a_delay_lets_works_gather_on_an_idle_device() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        tasks = submitted(batcher, work(1))
+        await asyncio.sleep(0.02)
+        assert device.begun == []
+        tasks += submitted(batcher, work(2))
+        results = await asyncio.gather(*tasks)
+        assert [batch.tokens[1:].tolist() for batch in device.begun] == [[1, 2]]
+        assert results[0].queue_us >= 90_000
+        full = submitted(batcher, *(work(cell) for cell in range(5)))  # a full batch does not wait
+        await asyncio.wait_for(asyncio.gather(*full[:4]), 0.09)
+        await asyncio.gather(*full)
+
+    run(body, packer(token_budget=8), max_queue_delay=0.1)
+
+
+def test_a_full_queue_says_when_to_come_again() -> None:
+    async def body(batcher: Batcher, device: Device) -> None:
+        await batcher.submit(work(0))
+        device.go.clear()
+        running = submitted(batcher, work(1))
+        await until(lambda: len(device.begun) == 2)
+        waiting = submitted(batcher, work(2), work(3))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as full:
+            await batcher.submit(work(4))
+        assert 0.1 <= full.value.retry_after <= 30
+        device.go.set()
+        await asyncio.gather(*running, *waiting)
+
+    run(body, queue_tokens=4)
+
+
+def test_batches_are_reported() -> None:
+    reports: list[BatchReport] = []
+
+    async def body(batcher: Batcher, device: Device) -> None:
+        await batcher.submit(work_of([[1, 2], [1, 3]], [[[4, 5]], [[6, 7]]]))
+        [report] = reports
+        sizes = (report.requests, report.positions, report.row_tokens, report.tokens, report.padded)
+        assert sizes == (1, 2, 6, 4, 4)  # SOT and 1 are shared
+        assert report.seconds > 0
+
+    run(body, observer=Observer(batch=reports.append))

@@ -9,14 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teacher_server.packing import PackedBatch, Packer, ScoreWork, count_row_tokens
+from teacher_server.packing import Floats, PackedBatch, Packer, ScoreWork, answer_works, count_row_tokens, round_up
 from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, SPECIAL, packer, work_of, works
 
 
 def seen_contexts(batch: PackedBatch) -> list[tuple[int, ...]]:
-    """What each position of a batch sees: its row up to the column that is read."""
-    rows = zip(batch.rows, batch.columns, strict=True)
-    return [tuple(batch.tokens[row, : column + 1].tolist()) for row, column in rows]
+    """What each position of a batch sees: the nodes that its own slot attends to, in the order of their depth."""
+    tables = [(each.nodes, each.ends) for each in batch.bins]
+    places = [(bin_, slot, *table) for table in tables for bin_, slot in np.ndindex(table[0].shape)]
+    contexts = []
+    for node in batch.reads[batch.positions]:
+        bin_, slot, nodes, ends = places[batch.homes[node]]
+        assert nodes[bin_, slot] == node
+        seen = [nodes[bin_, other] for other in range(slot + 1) if slot < ends[bin_, other]]
+        assert [batch.depths[other] for other in seen] == list(range(len(seen)))
+        contexts.append(tuple(batch.tokens[seen].tolist()))
+    return contexts
 
 
 def expected_contexts(work: ScoreWork) -> list[tuple[int, ...]]:
@@ -31,17 +39,20 @@ def expected_contexts(work: ScoreWork) -> list[tuple[int, ...]]:
     return [c for c, count in zip(contexts, work.candidate_counts, strict=True) if count > 1]
 
 
+@pytest.mark.parametrize("bucketed", [False, True])
 @given(st.lists(works(), min_size=1, max_size=4), st.integers(1, 200))
-def test_every_position_sees_its_context_and_its_answers_return_to_it(batch: list[ScoreWork], budget: int) -> None:
-    policy = packer(budget)
-    pack = policy.pack([policy.plan(work) for work in batch])
+def test_every_position_sees_its_context_and_its_answers_return_to_it(
+    bucketed: bool, batch: list[ScoreWork], budget: int
+) -> None:
+    policy = dataclasses.replace(packer(budget), bucketed=bucketed)
     # Each candidate's answer is a number that names its context and its cell.
     key: dict[tuple[int, ...], int] = {}
-    answers = []
-    for packed in pack.batches:
+
+    def compute(packed: PackedBatch) -> Floats:
         contexts = [key.setdefault(context, len(key) + 1) for context in seen_contexts(packed)]
-        answers.append((np.repeat(contexts, packed.candidate_counts) * 100 + packed.candidates).astype(np.float32))
-    for work, got in zip(batch, pack.answers(answers), strict=True):
+        return (np.repeat(contexts, packed.candidate_counts) * 100 + packed.candidates).astype(np.float32)
+
+    for work, got in zip(batch, answer_works(batch, policy, compute), strict=True):
         contexts = iter(expected_contexts(work))
         want: list[int] = []
         for cells in np.split(work.candidates, np.cumsum(work.candidate_counts)[:-1]):
@@ -51,20 +62,33 @@ def test_every_position_sees_its_context_and_its_answers_return_to_it(batch: lis
 
 
 @given(st.lists(works(), min_size=1, max_size=4), st.integers(1, 200))
-def test_batches_keep_to_the_budget_and_rows_to_their_shape(batch: list[ScoreWork], budget: int) -> None:
+def test_batches_keep_to_the_budget_and_compute_nothing_twice(batch: list[ScoreWork], budget: int) -> None:
     policy = packer(budget)
-    for packed in policy.pack([policy.plan(work) for work in batch]).batches:
-        rows, width = packed.tokens.shape
-        assert rows * width <= budget or rows == 1
-        assert width <= BLOCK_SIZE
-        assert (packed.tokens[:, 0] == SPECIAL.sot).all()
-        lengths = np.zeros(rows, int)
-        np.maximum.at(lengths, packed.rows, packed.columns + 1)
-        assert lengths.max() == width  # no column that nothing reads
-        padding = np.arange(width) >= lengths[:, None]
-        assert (packed.tokens[padding] == SPECIAL.pad).all()
-        assert (packed.tokens[:, 1:][~padding[:, 1:]] < CELLS).all()  # read positions never see a special token
+    packs = [
+        policy.pack([part]) for work in batch if (plan := policy.plan(work)).row_tokens for part in plan.parts(budget)
+    ]
+    for packed in packs:
+        assert packed.row_tokens <= budget or packed.depths.max() + 1 == packed.row_tokens  # or a single row
+        assert packed.depths.max() < BLOCK_SIZE
+        assert len(packed.tokens) == packed.nodes <= packed.row_tokens
+        assert packed.tokens[0] == SPECIAL.sot
+        assert (packed.tokens[1:] < CELLS).all()
         assert (packed.candidate_counts >= 2).all()
+        paths = {tuple(context[:end]) for context in seen_contexts(packed) for end in range(1, len(context) + 1)}
+        assert packed.nodes == len(paths)  # every node leads to a position, and no two are the same prefix
+
+
+def test_sizes_of_a_bucketed_batch_are_few() -> None:
+    sizes = {round_up(n) for n in range(1, 5000)}
+    assert len(sizes) < 42
+    for n in range(1, 5000):
+        assert n <= round_up(n) <= max(8, n * 1.25)
+    work = work_of([[1, 2, 3, 4]], [[[1, 2]] * 4])
+    plain = packer()
+    assert len(plain.pack([plain.plan(work)]).tokens) == 5
+    policy = dataclasses.replace(plain, bucketed=True)
+    packed = policy.pack([policy.plan(work)])
+    assert (len(packed.tokens), len(packed.reads), packed.nodes) == (8, 8, 5)
 
 
 def test_a_whole_trip_is_one_row() -> None:
@@ -88,11 +112,13 @@ def test_windows_that_reach_the_start_share_a_row() -> None:
 
 
 def test_positions_without_a_choice_cost_nothing() -> None:
-    plan = packer().plan(work_of([[5, 6, 7, 8]], [[[1], [], [3], [4]]], window=1))
+    def unused(packed: PackedBatch) -> Floats:
+        raise AssertionError("nothing is computed")
+
+    work = work_of([[5, 6, 7, 8]], [[[1], [], [3], [4]]], window=1)
+    plan = packer().plan(work)
     assert plan.row_tokens == 0
-    pack = packer().pack([plan])
-    assert list(pack.batches) == []
-    assert [a.tolist() for a in pack.answers([])] == [[0.0, 0.0, 0.0]]
+    assert answer_works([work], packer(), unused)[0].tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -105,11 +131,13 @@ def test_truncated_counts_positions_cut_by_the_block_size(window: int, truncated
     assert packer().plan(work).truncated == truncated
 
 
-def test_a_large_work_is_split_over_batches() -> None:
-    work = work_of([[3] * 12] * 50, [[[1, 2]]] * 50)
-    policy = packer(BLOCK_SIZE * 8)
-    pack = policy.pack([policy.plan(work)])
-    assert [len(batch.tokens) for batch in pack.batches] == [8, 8, 8, 8, 8, 8, 2]
+def test_a_large_work_is_split_into_parts_that_share_what_they_can() -> None:
+    histories = [[i % 5] * 6 for i in range(50)]
+    work = work_of(histories, [[[1, 2]]] * 50)
+    policy = packer(70)  # ten rows of seven tokens
+    parts = policy.plan(work).parts(70)
+    assert [len(part.lengths) for part in parts] == [10] * 5
+    assert [policy.pack([part]).nodes for part in parts] == [7] * 5  # rows that are alike came together
 
 
 def test_a_policy_needs_room_for_a_token() -> None:
