@@ -17,6 +17,7 @@ import numpy as np
 
 from teacher_server.errors import EngineFailure, Expired, NotReady
 from teacher_server.packing import Floats, PackedBatch, Packer, ScoreWork
+from teacher_server.reports import BatchReport, Observer
 from teacher_server.waiting import Group, Priority, Ticket, WaitingLine
 from teacher_server.worker import Worker
 
@@ -25,7 +26,7 @@ log = logging.getLogger("teacher")
 PLANNED_ASIDE = 50_000  # tokens and candidates from which a work is planned in the packing thread
 SHUT_DOWN = "the teacher shut down before it came to this request"
 
-__all__ = ["BatchReport", "Batcher", "Observer", "Priority", "WorkResult"]
+__all__ = ["Batcher", "Priority", "WorkResult"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,27 +37,6 @@ class WorkResult:
     queue_us: int  # from submission until the device began with it
     compute_us: int  # that the device took for the batches that it was in
     truncated: int  # scored positions whose history was cut to fit
-
-
-@dataclass(frozen=True)
-class BatchReport:
-    """What the device computed at once, for whoever counts."""
-
-    requests: int
-    positions: int  # scored
-    row_tokens: int  # that its rows have, each by itself, without padding
-    tokens: int  # computed: what several rows share counts once
-    padded: int  # computed, padding included
-    seconds: float  # on the device
-
-
-@dataclass(frozen=True)
-class Observer:
-    """Hears what happens, in the event loop."""
-
-    batch: Callable[[BatchReport], None] = lambda report: None
-    out_of_memory: Callable[[int], None] = lambda token_budget: None  # with the budget from now on
-    stuck: Callable[[bool], None] = lambda stuck: None
 
 
 class Batcher:
@@ -79,7 +59,8 @@ class Batcher:
     ) -> None:
         self._compute_batch, self._packer = compute, packer
         self._max_queue_delay, self._batch_timeout = max_queue_delay, batch_timeout
-        self.observer = observer or Observer()
+        self._observer = observer or Observer()
+        self.on_stuck: Callable[[bool], None] = lambda stuck: None  # for the service; called in the event loop
         self.token_budget = packer.token_budget
         self.stuck = False
         self._line = WaitingLine(queue_tokens)
@@ -245,7 +226,7 @@ class Batcher:
         self._tokens_per_s = 0.8 * (self._tokens_per_s or batch.row_tokens / seconds) + 0.2 * batch.row_tokens / seconds
         positions = len(batch.candidate_counts)
         sizes = (batch.row_tokens, batch.nodes, len(batch.tokens))
-        self.observer.batch(BatchReport(len(tickets), positions, *sizes, seconds))
+        self._observer.batch(BatchReport(len(tickets), positions, *sizes, seconds))
         return log_probs
 
     async def _wait_stuck(self, computing: asyncio.Future[Floats]) -> None:
@@ -259,7 +240,7 @@ class Batcher:
         self.stuck = stuck
         if stuck:
             _fail(self._unanswered, NotReady("the teacher is stuck in a batch: try another replica"))
-        self.observer.stuck(stuck)
+        self.on_stuck(stuck)
 
     async def _answer_in_smaller_batches(self, group: Group, error: MemoryError) -> None:
         """Halve the budget, and try the group in parts of half its size."""
@@ -269,7 +250,7 @@ class Batcher:
             return
         self.token_budget = max(min(self.token_budget, tokens) // 2, self._packer.block_size)
         log.warning("memory ended (%s): batches have at most %d tokens from now on", error, self.token_budget)
-        self.observer.out_of_memory(self.token_budget)
+        self._observer.out_of_memory(self.token_budget)
         for ticket, part in group:
             for smaller in part.parts(max(min(self.token_budget, tokens // 2), 1)):
                 await self._answer([(ticket, smaller)], self._packed([(ticket, smaller)]))

@@ -16,7 +16,7 @@ from teacher_server.service import Service, State
 
 
 def http_app(service: Service) -> FastAPI:
-    """`/livez` is 200 while the process answers at all; `/readyz` and `/healthz` are 503 unless it takes requests."""
+    """`/livez` is 503 when the process must be restarted; `/readyz` and `/healthz` unless it takes requests."""
     app = FastAPI(title="LM-TAD teacher", version=__version__)
 
     def readiness(**more: str) -> JSONResponse:
@@ -25,7 +25,8 @@ def http_app(service: Service) -> FastAPI:
 
     @app.get("/livez")
     async def livez() -> JSONResponse:
-        return JSONResponse({"status": "alive"})
+        stuck = service.state is State.STUCK
+        return JSONResponse({"status": "stuck" if stuck else "alive"}, 503 if stuck else 200)
 
     @app.get("/readyz")
     async def readyz() -> JSONResponse:

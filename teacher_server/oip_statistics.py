@@ -9,8 +9,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from teacher_server.batcher import BatchReport
-from teacher_server.service import RequestReport
+from teacher_server.reports import BatchReport, RequestReport
 
 
 class ModelStatistics:

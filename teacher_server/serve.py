@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 
 from teacher_server.artifact import load_artifact
 from teacher_server.batcher import Batcher
@@ -19,11 +20,13 @@ from teacher_server.http_api import HttpDoor
 from teacher_server.oip_service import InferenceModel
 from teacher_server.oip_statistics import ModelStatistics
 from teacher_server.packing import Packer
+from teacher_server.reports import Observer, State
 from teacher_server.service import Service
 from teacher_server.settings import Settings
 
 log = logging.getLogger("teacher")
 
+BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}
 # gRPC answers and then closes what is left; requests themselves have had the drain timeout before.
 CLOSING_SECONDS = 2.0
 
@@ -46,24 +49,37 @@ def _load(settings: Settings) -> tuple[Engine, TeacherDescription]:
     except ValueError as error:
         raise BadSettings(str(error)) from None
     artifact = load_artifact(settings.artifact)
-    return Engine(artifact.build(), device, dtype), artifact.description
+    return Engine(artifact.build(), device, dtype, settings.compile), artifact.description
 
 
-def _model(settings: Settings, engine: Engine, description: TeacherDescription) -> InferenceModel:
+def _model(
+    settings: Settings, engine: Engine, description: TeacherDescription, on_state: Callable[[State], None]
+) -> InferenceModel:
     statistics = ModelStatistics()
     special = description.special
-    packer = Packer(description.model.block_size, special.sot, special.pad, settings.batch_tokens)
-    batcher = Batcher(engine.log_probs, packer, settings.queue_tokens, statistics.on_batch)
-    service = Service(description, engine.compute_type, batcher, settings.limits, statistics.on_request)
+    batch_tokens = settings.batch_tokens or BATCH_TOKENS[engine.device.type]
+    packer = Packer(description.model.block_size, special.sot, special.pad, batch_tokens, bucketed=settings.compile)
+    observer = Observer(request=statistics.on_request, batch=statistics.on_batch, state=on_state)
+    batcher = Batcher(
+        engine.log_probs,
+        packer,
+        settings.queue_tokens,
+        max_queue_delay=settings.max_queue_delay,
+        batch_timeout=settings.batch_timeout,
+        observer=observer,
+    )
+    service = Service(description, engine.compute_type, batcher, settings.limits, observer)
     return InferenceModel(service, settings.model_name, statistics)
 
 
 async def _serve(settings: Settings, engine: Engine, description: TeacherDescription) -> None:
     stop = _stop_event(settings.until_stdin_closes)
-    model = _model(settings, engine, description)
+    states: asyncio.Queue[State] = asyncio.Queue()
+    model = _model(settings, engine, description, states.put_nowait)
     service = model.service
     grpc_door = GrpcDoor(model, settings.max_connection_age)
     http_door = HttpDoor(service) if settings.http_address else None
+    following = asyncio.create_task(_follow(states, grpc_door))
     try:
         bound = [f"grpc={grpc_door.bind(address)}" for address in settings.grpc_addresses]
         await grpc_door.start()
@@ -74,12 +90,19 @@ async def _serve(settings: Settings, engine: Engine, description: TeacherDescrip
         await _until_stopped(service, grpc_door, stop)
         log.info("stopping: finishing the requests that are here")
     finally:
+        following.cancel()
         # Not ready first, then finish what was admitted, then close the ports.
         await grpc_door.set_serving(False)
         await service.drain(settings.drain_timeout)
         await grpc_door.stop(CLOSING_SECONDS)
         if http_door:
             await http_door.stop(CLOSING_SECONDS)
+
+
+async def _follow(states: asyncio.Queue[State], grpc_door: GrpcDoor) -> None:
+    """Say over grpc.health.v1 what the service's state is; the HTTP pages read it themselves."""
+    while True:
+        await grpc_door.set_serving(await states.get() is State.READY)
 
 
 async def _until_stopped(service: Service, grpc_door: GrpcDoor, stop: asyncio.Event) -> None:

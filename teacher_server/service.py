@@ -5,8 +5,6 @@ Letters: B histories, P scored positions, C candidates of a request (see packing
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -18,15 +16,9 @@ from teacher_server.description import TeacherDescription
 from teacher_server.errors import NotReady, WrongTeacher
 from teacher_server.limits import Limits
 from teacher_server.packing import Floats, ScoreWork
+from teacher_server.reports import Observer, RequestReport, State
 
-
-class State(enum.Enum):
-    """Where the service is in its life: from top to bottom, save that a stuck one may be ready again."""
-
-    STARTING = "starting"
-    READY = "ready"
-    STUCK = "stuck"  # the device does not finish a batch: an orchestrator should restart the process
-    DRAINING = "draining"
+__all__ = ["Scores", "Service", "State"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,21 +32,10 @@ class Scores:
     truncated: int  # positions whose history was cut to fit the block size
 
 
-@dataclass(frozen=True)
-class RequestReport:
-    """What became of one request, for whoever counts."""
-
-    outcome: str  # "ok", the name of the error's class, or "Cancelled" when the caller went away
-    positions: int  # scored positions
-    queue_s: float
-    compute_s: float
-    total_s: float  # from its arrival in the service
-
-
 class Service:
     """One teacher that answers requests once its warm-up is through and until it drains.
 
-    `on_request` hears of every request that ends, in the event loop.
+    It is stuck while its batcher is. `observer` hears of every state and of every request that ends.
     """
 
     def __init__(
@@ -63,11 +44,12 @@ class Service:
         compute_type: str,
         batcher: Batcher,
         limits: Limits,
-        on_request: Callable[[RequestReport], None] = lambda report: None,
+        observer: Observer | None = None,
     ) -> None:
         self.description, self.compute_type, self.limits = description, compute_type, limits
         self.state = State.STARTING
-        self._batcher, self._on_request = batcher, on_request
+        self._batcher, self._observer = batcher, observer or Observer()
+        batcher.on_stuck = self._device_stuck
 
     async def warm_up(self) -> None:
         """Answer one request of one's own by the path that all requests take, then be ready."""
@@ -75,8 +57,7 @@ class Service:
         cell = np.zeros(1, np.int32)
         one = np.ones(1, np.int64)
         await self._scores(ScoreWork(cell, one, one, one * 0, np.zeros(2, np.int32), one * 2))
-        if self.state is State.STARTING:
-            self.state = State.READY
+        self._move({State.STARTING}, State.READY)
 
     async def score(
         self,
@@ -103,7 +84,7 @@ class Service:
         finally:
             queue_s, compute_s = (scores.queue_us / 1e6, scores.compute_us / 1e6) if scores else (0.0, 0.0)
             positions = len(work.candidate_counts)
-            self._on_request(RequestReport(outcome, positions, queue_s, compute_s, perf_counter() - arrived))
+            self._observer.request(RequestReport(outcome, positions, queue_s, compute_s, perf_counter() - arrived))
 
     async def _admitted(self, work: ScoreWork, digest: str, priority: Priority, timeout: float | None) -> Scores:
         if self.state is not State.READY:
@@ -115,8 +96,19 @@ class Service:
 
     async def drain(self, grace: float) -> None:
         """Refuse new requests at once; return when those that were admitted are answered, or after `grace` s."""
-        self.state = State.DRAINING
+        self._move(set(State), State.DRAINING)
         await self._batcher.close(grace)
+
+    def _device_stuck(self, stuck: bool) -> None:
+        if stuck:
+            self._move({State.STARTING, State.READY}, State.STUCK)
+        else:
+            self._move({State.STUCK}, State.READY)
+
+    def _move(self, origins: set[State], state: State) -> None:
+        if self.state in origins:
+            self.state = state
+            self._observer.state(state)
 
     async def _scores(
         self, work: ScoreWork, priority: Priority = Priority.TRAINING, timeout: float | None = None

@@ -20,7 +20,10 @@ class Settings:
     model_name: str  # in the Open Inference Protocol
     device: str  # auto, cpu or cuda
     dtype: str  # auto, float32, bfloat16 or float16
-    batch_tokens: int  # padded tokens that the device computes at once
+    batch_tokens: int | None  # row tokens that the device computes at once; None: what suits the device
+    compile: bool  # the layers, for batches of few sizes
+    max_queue_delay: float  # that works wait on an idle device for others to share a batch with
+    batch_timeout: float | None  # after which a batch counts as stuck; None: never
     queue_tokens: int  # tokens that may wait
     limits: Limits
     drain_timeout: float  # that requests have to finish when the server stops

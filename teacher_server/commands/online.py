@@ -41,8 +41,37 @@ def serve(
         ),
     ] = "auto",
     batch_tokens: Annotated[
-        int, typer.Option(envvar="TEACHER_BATCH_TOKENS", min=1, help="Padded tokens computed at once.")
-    ] = 8_192,
+        int | None,
+        typer.Option(
+            envvar="TEACHER_BATCH_TOKENS",
+            min=1,
+            help="Row tokens computed at once.  [default: 131,072 on CUDA, 16,384 on the CPU]",
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            envvar="TEACHER_COMPILE",
+            help="Compile the layers, on CUDA with graphs: a slower start, faster batches. Needs a C++ compiler.",
+        ),
+    ] = False,
+    max_queue_delay: Annotated[
+        float,
+        typer.Option(
+            envvar="TEACHER_MAX_QUEUE_DELAY",
+            min=0,
+            help="Seconds that requests wait on an idle device for others to share a batch with.",
+        ),
+    ] = 0.0,
+    batch_timeout: Annotated[
+        float,
+        typer.Option(
+            envvar="TEACHER_BATCH_TIMEOUT",
+            min=0,
+            help="Seconds after which a batch counts as stuck: not ready, not alive, callers are told. 0: never.",
+        ),
+    ] = 300.0,
     queue_tokens: Annotated[
         int, typer.Option(envvar="TEACHER_QUEUE_TOKENS", min=1, help="Tokens that may wait in the queue.")
     ] = 1_048_576,
@@ -103,6 +132,9 @@ def serve(
             device=device,
             dtype=dtype,
             batch_tokens=batch_tokens,
+            compile=compiled,
+            max_queue_delay=max_queue_delay,
+            batch_timeout=batch_timeout or None,
             queue_tokens=queue_tokens,
             limits=limits,
             drain_timeout=drain_timeout,

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from teacher_server.batcher import Batcher, BatchReport, Observer, Priority
+from teacher_server.batcher import Batcher, Priority
 from teacher_server.errors import EngineFailure, Expired, NotReady, Overloaded
 from teacher_server.packing import Floats, PackedBatch, Packer, RowPlan, ScoreWork
+from teacher_server.reports import BatchReport, Observer
 from tests.teacher_server.scoring import packer, work_of
 
 POISON = 13
@@ -434,6 +435,7 @@ def test_a_batch_that_does_not_end_fails_its_callers_and_turns_readiness_off_unt
     told: list[bool] = []
 
     async def body(batcher: Batcher, device: Device) -> None:
+        batcher.on_stuck = told.append
         device.go.clear()
         running = submitted(batcher, work(1))
         await until(lambda: len(device.begun) == 1)
@@ -447,13 +449,14 @@ def test_a_batch_that_does_not_end_fails_its_callers_and_turns_readiness_off_unt
         await until(lambda: told == [True, False])
         assert (await batcher.submit(work(3))).log_probs.tolist() == [3, 4]
 
-    run(body, batch_timeout=0.05, observer=Observer(stuck=told.append))
+    run(body, batch_timeout=0.05)
 
 
 def test_a_loop_that_ends_leaves_no_caller_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[bool] = []
 
     async def body(batcher: Batcher, device: Device) -> None:
+        batcher.on_stuck = told.append
         device.go.clear()
         running = submitted(batcher, work(1))
         await until(lambda: len(device.begun) == 1)
@@ -466,7 +469,7 @@ def test_a_loop_that_ends_leaves_no_caller_waiting(monkeypatch: pytest.MonkeyPat
         with pytest.raises(NotReady):
             await batcher.submit(work(4))
 
-    run(body, observer=Observer(stuck=told.append))
+    run(body)
 
 
 def test_a_delay_lets_works_gather_on_an_idle_device() -> None:

@@ -61,3 +61,25 @@ def test_a_port_in_use_is_an_error() -> None:
         address = TcpAddress("127.0.0.1", taken.getsockname()[1])
         with pytest.raises(BadSettings, match="Address already in use"):
             asyncio.run(HttpDoor(service()).start(address))
+
+
+def test_a_stuck_device_asks_for_a_restart_and_may_recover() -> None:
+    async def whole() -> None:
+        teacher = service()
+        door = HttpDoor(teacher)
+        address = await door.start(ANY_PORT)
+        await teacher.warm_up()
+        async with httpx.AsyncClient(base_url=f"http://{address}") as client:
+
+            async def statuses() -> list[int]:
+                return [(await client.get(page)).status_code for page in ("/livez", "/readyz")]
+
+            assert await statuses() == [200, 200]
+            teacher._batcher.on_stuck(True)
+            assert await statuses() == [503, 503]
+            teacher._batcher.on_stuck(False)
+            assert await statuses() == [200, 200]
+        await door.stop(1)
+        await teacher.drain(1)
+
+    asyncio.run(whole())
