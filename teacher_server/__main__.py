@@ -10,7 +10,7 @@ from teacher_server.commands.offline import describe, evaluate, export, fit
 from teacher_server.commands.online import score, serve
 from teacher_server.errors import TeacherError
 
-SERVER_EXTRA = {"fastapi", "uvicorn", "grpc_reflection", "sklearn"}
+SERVER_EXTRA = {"fastapi", "uvicorn", "grpc_reflection", "prometheus_client", "sklearn"}
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -226,7 +226,8 @@ class Batcher:
         self._tokens_per_s = 0.8 * (self._tokens_per_s or batch.row_tokens / seconds) + 0.2 * batch.row_tokens / seconds
         positions = len(batch.candidate_counts)
         sizes = (batch.row_tokens, batch.nodes, len(batch.tokens))
-        self._observer.batch(BatchReport(len(tickets), positions, *sizes, seconds))
+        rows = sum(len(part.lengths) for _, part in group)
+        self._observer.batch(BatchReport(len(tickets), rows, positions, *sizes, seconds))
         return log_probs
 
     async def _wait_stuck(self, computing: asyncio.Future[Floats]) -> None:

@@ -81,3 +81,6 @@ class EngineFailure(TeacherError):
     """The device could not compute a batch."""
 
     exit_code = 1
+
+
+REQUEST_ERRORS = tuple(each for each in TeacherError.__subclasses__() if each not in (BadArtifact, BadSettings))

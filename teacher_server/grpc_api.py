@@ -62,12 +62,13 @@ class TeacherMethods:
         ).SerializeToString()
 
     async def _score(self, data: bytes, remaining: float | None) -> bytes:
-        request = parsed(pb.ScoreRequest, data)
-        reply_type = request.reply_type or pb.FLOAT_TYPE_FLOAT32
-        if reply_type not in (pb.FLOAT_TYPE_FLOAT32, pb.FLOAT_TYPE_FLOAT16):
-            raise InvalidRequest(f"reply_type is {reply_type}: use 1 (float32) or 2 (float16)")
-        priority = _priority(request.priority)
-        work = _work(request, TOKEN_DTYPES[self._token_type])
+        with self._service.reading():
+            request = parsed(pb.ScoreRequest, data)
+            reply_type = request.reply_type or pb.FLOAT_TYPE_FLOAT32
+            if reply_type not in (pb.FLOAT_TYPE_FLOAT32, pb.FLOAT_TYPE_FLOAT16):
+                raise InvalidRequest(f"reply_type is {reply_type}: use 1 (float32) or 2 (float16)")
+            priority = _priority(request.priority)
+            work = _work(request, TOKEN_DTYPES[self._token_type])
         scores = await self._service.score(work, request.digest, priority=priority, timeout=remaining)
         return pb.ScoreResponse(
             log_probs=_encoded(scores.log_probs, reply_type),

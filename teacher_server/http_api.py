@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 
 from teacher_server import __version__
@@ -15,8 +15,11 @@ from teacher_server.addresses import TcpAddress, bind_tcp
 from teacher_server.service import Service, State
 
 
-def http_app(service: Service) -> FastAPI:
-    """`/livez` is 503 when the process must be restarted; `/readyz` and `/healthz` unless it takes requests."""
+def http_app(service: Service, routers: Sequence[APIRouter] = ()) -> FastAPI:
+    """`/livez` is 503 when the process must be restarted; `/readyz` and `/healthz` unless it takes requests.
+
+    `routers` bring more pages.
+    """
     app = FastAPI(title="LM-TAD teacher", version=__version__)
 
     def readiness(**more: str) -> JSONResponse:
@@ -37,6 +40,8 @@ def http_app(service: Service) -> FastAPI:
         digest = service.description.digest
         return readiness(digest=digest, compute_type=service.compute_type, version=__version__)
 
+    for router in routers:
+        app.include_router(router)
     return app
 
 
@@ -51,8 +56,9 @@ class _Server(uvicorn.Server):
 class HttpDoor:
     """The HTTP server of one service on one address. Make and use it inside one event loop."""
 
-    def __init__(self, service: Service) -> None:
-        self._server = _Server(uvicorn.Config(http_app(service), log_config=None, access_log=False, lifespan="off"))
+    def __init__(self, service: Service, routers: Sequence[APIRouter] = ()) -> None:
+        app = http_app(service, routers)
+        self._server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, address: TcpAddress) -> TcpAddress:

@@ -71,9 +71,10 @@ class InferenceMethods:
         return ParseDict(self._model.model_statistics(), pb.ModelStatisticsResponse()).SerializeToString()
 
     async def _model_infer(self, data: bytes, remaining: float | None) -> bytes:
-        message = parsed(pb.ModelInferRequest, data)
-        self._model.check(message.model_name, message.model_version)
-        request = await offloaded(len(data), _read, message)
+        with self._model.service.reading():
+            message = parsed(pb.ModelInferRequest, data)
+            self._model.check(message.model_name, message.model_version)
+            request = await offloaded(len(data), _read, message)
         answer = await self._model.infer(request, remaining)
         return _written(message, answer).SerializeToString()
 

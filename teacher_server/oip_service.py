@@ -10,9 +10,10 @@ from teacher_server import __version__
 from teacher_server.batcher import Priority
 from teacher_server.dense import INPUTS, OUTPUT, Array, answer_dtype, read_request
 from teacher_server.errors import InvalidRequest, UnknownModel
+from teacher_server.metrics import Metrics
 from teacher_server.offload import offloaded
 from teacher_server.oip_model import config_parameters
-from teacher_server.oip_statistics import ModelStatistics
+from teacher_server.oip_statistics import statistics_of
 from teacher_server.service import Service, State
 
 VERSION = "1"
@@ -54,7 +55,7 @@ class InferenceModel:
 
     service: Service
     name: str = "teacher"
-    statistics: ModelStatistics = field(default_factory=ModelStatistics)
+    metrics: Metrics = field(default_factory=Metrics)
 
     @property
     def ready(self) -> bool:
@@ -101,19 +102,20 @@ class InferenceModel:
 
     def model_statistics(self) -> dict[str, Any]:
         """What the model has done so far."""
-        return {"model_stats": [self.statistics.of(self.name, VERSION)]}
+        return {"model_stats": [statistics_of(self.metrics, self.name, VERSION)]}
 
     async def infer(self, request: Inference, remaining: float | None = None) -> Inferred:
         """The answer. `remaining`: seconds that the caller will still wait, if its protocol says so.
 
         Raises InvalidRequest, and all that the service raises.
         """
-        for name in request.outputs:
-            if name != OUTPUT:
-                raise InvalidRequest(f"unknown output {name!r}: the model's only output is {OUTPUT}")
-        parameters = _read_parameters(request.parameters)
         size = sum(array.nbytes for array in request.inputs.values())
-        dense = await offloaded(size, read_request, request.inputs)
+        with self.service.reading():
+            for name in request.outputs:
+                if name != OUTPUT:
+                    raise InvalidRequest(f"unknown output {name!r}: the model's only output is {OUTPUT}")
+            parameters = _read_parameters(request.parameters)
+            dense = await offloaded(size, read_request, request.inputs)
         scores = await self.service.score(
             dense.work,
             parameters.digest,

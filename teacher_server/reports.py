@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+OK, CANCELLED = "ok", "Cancelled"
 
 
 class State(enum.Enum):
@@ -20,11 +23,12 @@ class State(enum.Enum):
 class RequestReport:
     """What became of one request."""
 
-    outcome: str  # "ok", the name of the error's class, or "Cancelled" when the caller went away
-    positions: int  # scored
-    queue_s: float
-    compute_s: float
+    outcome: str  # OK, the name of the error's class, or CANCELLED when the caller went away
     total_s: float  # from its arrival in the service
+    positions: int = 0  # scored
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    detail: str = ""  # the error's message
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class BatchReport:
     """What the device computed at once."""
 
     requests: int
+    rows: int
     positions: int  # scored
     row_tokens: int  # that its rows have, each by itself, without padding
     tokens: int  # computed: what several rows share counts once
@@ -47,3 +52,18 @@ class Observer:
     batch: Callable[[BatchReport], None] = lambda report: None
     out_of_memory: Callable[[int], None] = lambda token_budget: None  # with the budget from now on
     state: Callable[[State], None] = lambda state: None
+
+
+def tee(observers: Sequence[Observer]) -> Observer:
+    """One observer for several, each of which hears everything, in their order."""
+
+    def to_all(name: str) -> Callable[[Any], None]:
+        calls = [getattr(observer, name) for observer in observers]
+
+        def tell(report: Any) -> None:
+            for call in calls:
+                call(report)
+
+        return tell
+
+    return Observer(**{each.name: to_all(each.name) for each in fields(Observer)})

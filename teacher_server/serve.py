@@ -13,14 +13,17 @@ from collections.abc import Callable
 from teacher_server.artifact import load_artifact
 from teacher_server.batcher import Batcher
 from teacher_server.description import TeacherDescription
+from teacher_server.device_memory import DeviceMemory
 from teacher_server.engine import Engine, choose_device, choose_dtype
 from teacher_server.errors import BadSettings
+from teacher_server.exposition import Exposition
 from teacher_server.grpc_api import GrpcDoor
 from teacher_server.http_api import HttpDoor
+from teacher_server.metrics import Metrics
+from teacher_server.monitor_api import monitor_router
 from teacher_server.oip_service import InferenceModel
-from teacher_server.oip_statistics import ModelStatistics
 from teacher_server.packing import Packer
-from teacher_server.reports import Observer, State
+from teacher_server.reports import Observer, State, tee
 from teacher_server.service import Service
 from teacher_server.settings import Settings
 
@@ -55,11 +58,11 @@ def _load(settings: Settings) -> tuple[Engine, TeacherDescription]:
 def _model(
     settings: Settings, engine: Engine, description: TeacherDescription, on_state: Callable[[State], None]
 ) -> InferenceModel:
-    statistics = ModelStatistics()
     special = description.special
     batch_tokens = settings.batch_tokens or BATCH_TOKENS[engine.device.type]
     packer = Packer(description.model.block_size, special.sot, special.pad, batch_tokens, bucketed=settings.compile)
-    observer = Observer(request=statistics.on_request, batch=statistics.on_batch, state=on_state)
+    metrics = Metrics(batch_tokens)
+    observer = tee([metrics.observer, Observer(state=on_state)])
     batcher = Batcher(
         engine.log_probs,
         packer,
@@ -69,7 +72,7 @@ def _model(
         observer=observer,
     )
     service = Service(description, engine.compute_type, batcher, settings.limits, observer)
-    return InferenceModel(service, settings.model_name, statistics)
+    return InferenceModel(service, settings.model_name, metrics)
 
 
 async def _serve(settings: Settings, engine: Engine, description: TeacherDescription) -> None:
@@ -78,7 +81,8 @@ async def _serve(settings: Settings, engine: Engine, description: TeacherDescrip
     model = _model(settings, engine, description, states.put_nowait)
     service = model.service
     grpc_door = GrpcDoor(model, settings.max_connection_age)
-    http_door = HttpDoor(service) if settings.http_address else None
+    pages = monitor_router(Exposition(model, DeviceMemory(engine.device)))
+    http_door = HttpDoor(service, [pages]) if settings.http_address else None
     following = asyncio.create_task(_follow(states, grpc_door))
     try:
         bound = [f"grpc={grpc_door.bind(address)}" for address in settings.grpc_addresses]

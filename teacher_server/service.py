@@ -5,6 +5,8 @@ Letters: B histories, P scored positions, C candidates of a request (see packing
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -13,10 +15,10 @@ import numpy as np
 from teacher_server.admission import check_limits, check_row_tokens, check_work
 from teacher_server.batcher import Batcher, Priority
 from teacher_server.description import TeacherDescription
-from teacher_server.errors import NotReady, WrongTeacher
+from teacher_server.errors import MAX_BRIEF, NotReady, TeacherError, WrongTeacher
 from teacher_server.limits import Limits
 from teacher_server.packing import Floats, ScoreWork
-from teacher_server.reports import Observer, RequestReport, State
+from teacher_server.reports import CANCELLED, OK, Observer, RequestReport, State
 
 __all__ = ["Scores", "Service", "State"]
 
@@ -51,6 +53,15 @@ class Service:
         self._batcher, self._observer = batcher, observer or Observer()
         batcher.on_stuck = self._device_stuck
 
+    @property
+    def queued_requests(self) -> int:
+        return self._batcher.queued_requests
+
+    @property
+    def queued_tokens(self) -> int:
+        """Row tokens that wait."""
+        return self._batcher.queued_tokens
+
     async def warm_up(self) -> None:
         """Answer one request of one's own by the path that all requests take, then be ready."""
         self._batcher.start()
@@ -73,18 +84,28 @@ class Service:
         InvalidRequest (naming what is wrong and where), TooLarge, Overloaded, Expired and EngineFailure.
         """
         arrived = perf_counter()
-        outcome, scores = "Cancelled", None
+        outcome, detail, scores = CANCELLED, "", None
         try:
             scores = await self._admitted(work, digest, priority, timeout)
-            outcome = "ok"
+            outcome = OK
             return scores
         except Exception as error:
-            outcome = type(error).__name__
+            outcome, detail = type(error).__name__, str(error)[:MAX_BRIEF]
             raise
         finally:
             queue_s, compute_s = (scores.queue_us / 1e6, scores.compute_us / 1e6) if scores else (0.0, 0.0)
-            positions = len(work.candidate_counts)
-            self._observer.request(RequestReport(outcome, positions, queue_s, compute_s, perf_counter() - arrived))
+            total_s, positions = perf_counter() - arrived, len(work.candidate_counts)
+            self._observer.request(RequestReport(outcome, total_s, positions, queue_s, compute_s, detail))
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around what a door does to a request before `score`: one that fails there has ended, and is reported."""
+        arrived = perf_counter()
+        try:
+            yield
+        except TeacherError as error:
+            self._observer.request(RequestReport(type(error).__name__, perf_counter() - arrived, detail=error.brief))
+            raise
 
     async def _admitted(self, work: ScoreWork, digest: str, priority: Priority, timeout: float | None) -> Scores:
         if self.state is not State.READY:
