@@ -8,6 +8,7 @@ import typer
 
 from teacher_server.commands.offline import describe, evaluate, export, fit
 from teacher_server.commands.online import score, serve
+from teacher_server.commands.triton import triton_repo
 from teacher_server.errors import TeacherError
 
 SERVER_EXTRA = {"fastapi", "uvicorn", "grpc_reflection", "prometheus_client", "sklearn"}
@@ -19,7 +20,7 @@ app = typer.Typer(
     help="Fit, export, serve and judge an LM-TAD teacher.",
 )
 
-for command in (fit, export, describe, evaluate, serve, score):
+for command in (fit, export, describe, evaluate, serve, score, triton_repo):
     app.command()(command)
 
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +22,7 @@ from torch import Tensor
 from teacher_server import description as descriptions
 from teacher_server.description import TeacherDescription
 from teacher_server.errors import BadArtifact, BadSettings
-from teacher_server.files import reason
+from teacher_server.files import whole_folder
 from teacher_server.model import LMTAD, ModelConfig
 from teacher_server.vocabulary import Grid, SpecialTokens
 
@@ -106,10 +103,10 @@ def write_artifact(
     _check_target(folder, overwrite)
     digest = descriptions.content_digest(weights, model, special, grid)
     description = TeacherDescription(model, special, grid, dict(provenance), digest)
-    try:
-        _write_folder(folder, weights, description)
-    except (OSError, SafetensorError) as error:
-        raise BadSettings(f"{folder}: cannot be written ({reason(error)}): make room or choose another place") from None
+    with whole_folder(folder) as fresh:
+        save_file(weights, fresh / WEIGHTS)
+        text = json.dumps(descriptions.to_json(description), indent=2, allow_nan=False)
+        (fresh / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
     return description
 
 
@@ -161,32 +158,3 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         raise BadSettings(f"{folder} exists and is no teacher artifact: choose another folder")
     if not overwrite:
         raise BadSettings(f"{folder} already holds a teacher: choose another folder or pass --overwrite")
-
-
-def _write_folder(folder: Path, weights: dict[str, Tensor], description: TeacherDescription) -> None:
-    """Fill a sibling folder and move it into place; an older artifact is moved aside first, then removed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        fresh.chmod(0o755)
-        save_file(weights, fresh / WEIGHTS)
-        text = json.dumps(descriptions.to_json(description), indent=2, allow_nan=False)
-        (fresh / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
-        for path in (fresh / WEIGHTS, fresh / DESCRIPTION, fresh):
-            _flush(path)
-        old = Path(f"{fresh}.old")
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(fresh, folder)
-        _flush(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +31,40 @@ def whole_file(path: Path, advice: str = "make room or choose another place") ->
     finally:
         with suppress(OSError):
             fresh.unlink()
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill; when the block ends well it takes `folder`'s place, and is gone otherwise.
+
+    An older folder at that place is moved aside first, then removed. Raises BadSettings, which names the folder.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            fresh.chmod(0o755)
+            yield fresh
+            _flush(*fresh.rglob("*"), fresh)
+            old = Path(f"{fresh}.old")
+            if folder.exists():
+                os.rename(folder, old)
+            os.rename(fresh, folder)
+            _flush(folder.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise BadSettings(f"{folder}: cannot be written ({reason(error)}): make room or choose another place") from None
+
+
+def _flush(*paths: Path) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_text(path: Path, text: str, advice: str = "make room or choose another place") -> None:

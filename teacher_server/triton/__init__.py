@@ -1,0 +1,1 @@
+"""The teacher as a model of a Triton server: the repository that holds it, and what runs there."""
