@@ -49,7 +49,8 @@ def teacher_address(flag: str | None, config: Config) -> str:
     if address is None:
         hint = f" (the config's distill.ckpt is {distill.ckpt}: make a teacher of it with `teacher export`)"
         raise BadInput(
-            "no teacher: give --teacher local:FOLDER, grpc://HOST:PORT, uniform or none" + hint * bool(distill.ckpt)
+            "no teacher: give --teacher local:FOLDER, grpc://HOST:PORT, triton://HOST:PORT/MODEL, uniform or none"
+            + hint * bool(distill.ckpt)
         )
     return address
 

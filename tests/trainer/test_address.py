@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trainer.errors import BadInput
-from trainer.teacher.address import check_address, connect
+from trainer.teacher.address import FORMS, check_address, connect
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,8 @@ from trainer.teacher.address import check_address, connect
         "grpc://a:1,b:65535",
         "grpc://[::1]:8001",
         "grpc://unix:/tmp/s,a:1",
+        "triton://localhost:8001/teacher",
+        "triton://unix:/tmp/s/teacher",
     ],
 )
 def test_good_addresses(address: str) -> None:
@@ -45,6 +47,11 @@ def test_good_addresses(address: str) -> None:
         ("grpc://a:1,", "'' is not HOST:PORT"),
         ("grpc://a:1,b", "'b' is not HOST:PORT"),
         ("grpc://unix:", "'unix:' is not HOST:PORT"),
+        ("triton:a:1/m", "'triton:a:1/m'"),
+        ("triton://a:1", "'' is not HOST:PORT"),
+        ("triton://a:1/", "names no model"),
+        ("triton://a/m", "'a' is not HOST:PORT"),
+        ("triton://a:1/m/2", "'a:1/m' is not HOST:PORT"),
     ],
 )
 def test_bad_addresses(address: str, named: str) -> None:
@@ -52,7 +59,7 @@ def test_bad_addresses(address: str, named: str) -> None:
         with pytest.raises(BadInput) as caught:
             use(address)
         assert named in str(caught.value)
-        assert "must be local:FOLDER, grpc://HOST:PORT[,HOST:PORT], uniform or none" in str(caught.value)
+        assert f"must be {FORMS}" in str(caught.value)
 
 
 @pytest.mark.parametrize("address", ["none", "uniform"])

@@ -53,7 +53,7 @@ def tokens_command(
         str | None, typer.Option(help="MIN_LAT,MAX_LAT,MIN_LNG,MAX_LNG of a new grid (default: all road points).")
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Take the grid of this teacher: local:FOLDER or grpc://...")
+        str | None, typer.Option(help="Take the grid of this teacher: local:FOLDER, grpc://... or triton://...")
     ] = None,
     cache: Cache = None,
     skip_bad: SkipBad = False,
@@ -74,7 +74,9 @@ def tokens_command(
 def _grid_of(address: str) -> Grid:
     found = connect(address, 30.0)
     if found is None:
-        raise BadInput(f"--teacher {address}: has no grid; give local:FOLDER or grpc://HOST:PORT")
+        raise BadInput(
+            f"--teacher {address}: has no grid; give local:FOLDER, grpc://HOST:PORT or triton://HOST:PORT/MODEL"
+        )
     try:
         return found.description.grid
     finally:

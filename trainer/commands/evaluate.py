@@ -50,7 +50,9 @@ def evaluate_command(
         float | None,
         typer.Option(help="Add this much of the teacher's log-probabilities to the student (needs --teacher)."),
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="local:FOLDER or grpc://HOST:PORT, for --fuse-teacher.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="local:FOLDER, grpc://... or triton://..., for --fuse-teacher.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="JSON to write (default: evaluation[.fused].json in the run)."),
@@ -105,7 +107,7 @@ def _next_step(
     if fuse is None:
         return about | _figures(student.to(where), config, card, city, split, None, 0.0)
     if address in (None, NONE, UNIFORM):
-        raise BadInput("--fuse-teacher needs --teacher local:FOLDER or grpc://HOST:PORT")
+        raise BadInput("--fuse-teacher needs --teacher local:FOLDER, grpc://HOST:PORT or triton://HOST:PORT/MODEL")
     everywhere = config.model_copy(update={"distill": config.distill.model_copy(update={"positions": "all"})})
     guide = find_guide(address, everywhere, city)
     try:

@@ -94,7 +94,10 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Folder of this run.")] = Path("runs/train"),
     config: Annotated[Path | None, typer.Option(help="YAML settings; without it the defaults hold.")] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="local:FOLDER, grpc://HOST:PORT[,HOST:PORT], uniform (a control) or none.")
+        str | None,
+        typer.Option(
+            help="local:FOLDER, grpc://HOST:PORT[,HOST:PORT], triton://HOST:PORT/MODEL, uniform (a control) or none."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. distill.lambda=0.01.")

@@ -1,4 +1,4 @@
-"""Teacher addresses: `local:FOLDER`, `grpc://HOST:PORT[,HOST:PORT]`, `uniform` and `none`."""
+"""Teacher addresses: `local:FOLDER`, `grpc://HOST:PORT[,HOST:PORT]`, `triton://HOST:PORT/MODEL`, `uniform`, `none`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.teacher.protocol import Teacher
 
 UNIFORM = "uniform"
 NONE = "none"
-FORMS = "local:FOLDER, grpc://HOST:PORT[,HOST:PORT], uniform or none"
+FORMS = "local:FOLDER, grpc://HOST:PORT[,HOST:PORT], triton://HOST:PORT/MODEL, uniform or none"
 
 
 def check_address(address: str) -> None:
@@ -25,6 +25,9 @@ def check_address(address: str) -> None:
     if scheme == "grpc" and rest.startswith("//"):
         _targets(address)
         return
+    if scheme == "triton" and rest.startswith("//"):
+        _model(address)
+        return
     raise BadInput(f"teacher address {address!r}: must be {FORMS}")
 
 
@@ -35,15 +38,38 @@ def connect(address: str, deadline_s: float) -> Teacher | None:
         return None
     if address.startswith("local:"):
         return LocalTeacher(Path(address.removeprefix("local:")), deadline_s=deadline_s)
+    if address.startswith("triton:"):
+        return _triton(*_model(address), deadline_s)
     return GrpcTeacher(_targets(address), deadline_s=deadline_s)
+
+
+def _triton(target: str, model: str, deadline_s: float) -> Teacher:
+    try:
+        from trainer.teacher.triton import TritonTeacher
+    except ModuleNotFoundError as error:
+        raise BadInput(f"triton:// needs {error.name}: pip install 'hoser-distill[triton]'") from None
+    return TritonTeacher(target, model, deadline_s=deadline_s)
 
 
 def _targets(address: str) -> list[str]:
     targets = address.removeprefix("grpc://").split(",")
     for target in targets:
-        host, _, port = target.rpartition(":")
-        if target.startswith("unix:/") and len(target) > len("unix:/"):
-            continue
-        if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
-            raise BadInput(f"teacher address {address!r}: {target!r} is not HOST:PORT; must be {FORMS}")
+        _check_target(target, address)
     return targets
+
+
+def _model(address: str) -> tuple[str, str]:
+    """(target, model) of a triton:// address."""
+    target, _, model = address.removeprefix("triton://").rpartition("/")
+    if not model:
+        raise BadInput(f"teacher address {address!r}: names no model; must be {FORMS}")
+    _check_target(target, address)
+    return target, model
+
+
+def _check_target(target: str, address: str) -> None:
+    host, _, port = target.rpartition(":")
+    if target.startswith("unix:/") and len(target) > len("unix:/"):
+        return
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise BadInput(f"teacher address {address!r}: {target!r} is not HOST:PORT; must be {FORMS}")

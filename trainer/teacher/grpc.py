@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc as pb_grpc
-from trainer.errors import BadInput, TeacherMismatch, TeacherUnavailable, TrainerError
+from trainer.errors import TeacherMismatch
 from trainer.grid import Grid
 from trainer.teacher.protocol import Answer, Description, Limits, Query
 from trainer.teacher.split import split_query
+from trainer.teacher.status import FAILOVER, translated
 
 CONNECT_S = 30.0
 PROBE_S = 2.0  # how long one endpoint may take to say who it is
@@ -29,7 +30,6 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
 )
 TOKEN_DTYPES: dict[int, str] = {pb.TOKEN_TYPE_UINT16: "<u2", pb.TOKEN_TYPE_INT32: "<i4"}
-FAILOVER = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 
 class Endpoint:
@@ -105,10 +105,11 @@ class GrpcTeacher:
                 return endpoint.stub.Score(request, timeout=self._deadline_s)
             except grpc.RpcError as error:
                 if error.code() not in FAILOVER:
-                    raise _translated(error, endpoint.target) from None
+                    raise translated(error.code(), error.details(), endpoint.target) from None
                 last = error
         assert last is not None  # there is at least one endpoint
-        raise _translated(last, ", ".join(endpoint.target for endpoint in self._endpoints)) from None
+        targets = ", ".join(endpoint.target for endpoint in self._endpoints)
+        raise translated(last.code(), last.details(), targets) from None
 
 
 class NotServing(grpc.RpcError):
@@ -139,7 +140,8 @@ def describe_any(endpoints: Sequence[Endpoint], connect_s: float) -> pb.Describe
             break
         time.sleep(RETRY_S)
     if not found:
-        raise _translated(next(iter(failures.values())), ", ".join(failures)) from None
+        failure = next(iter(failures.values()))
+        raise translated(failure.code(), failure.details(), ", ".join(failures)) from None
     (first, reply), *others = found.items()
     for target, other in others:
         if other.digest != reply.digest:
@@ -156,20 +158,6 @@ def _describe_serving(endpoint: Endpoint) -> pb.DescribeResponse:
     if status != health.HealthCheckResponse.SERVING:
         raise NotServing
     return endpoint.stub.Describe(pb.DescribeRequest(), timeout=PROBE_S)
-
-
-def _translated(error: grpc.RpcError, target: str) -> TrainerError:
-    """The trainer's error for a gRPC status."""
-    code, details = error.code(), error.details()
-    if code in FAILOVER:
-        return TeacherUnavailable(f"no teacher answers at {target} ({code.name}: {details})")
-    if code == grpc.StatusCode.FAILED_PRECONDITION:
-        return TeacherMismatch(f"{target}: {details}")
-    if code == grpc.StatusCode.UNIMPLEMENTED:
-        return BadInput(f"{target} is a gRPC server, but no teacher ({details})")
-    if code == grpc.StatusCode.INVALID_ARGUMENT:
-        return BadInput(f"{target} refused the request: {details}")
-    return TeacherUnavailable(f"the teacher at {target} failed ({code.name}: {details})")
 
 
 def _description(reply: pb.DescribeResponse) -> Description:

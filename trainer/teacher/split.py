@@ -34,15 +34,27 @@ def split_query(query: Query, teacher: Description) -> Iterator[Query]:
         if count == 0:
             raise BadInput(f"a trip of {query.lengths[start]} steps alone exceeds the teacher's limits ({limits})")
         stop = start + count
-        yield Query(
-            query.tokens[tokens[start] : tokens[stop]],
-            query.lengths[start:stop],
-            query.scored[start:stop],
-            query.window,
-            query.candidates[candidates[start] : candidates[stop]],
-            query.counts[positions[start] : positions[stop]],
-        )
+        yield part_of(query, start, stop)
         start = stop
+
+
+def part_of(query: Query, start: int, stop: int) -> Query:
+    """The histories start..stop-1 of a query."""
+    tokens, positions = (_reach(parts, start, stop) for parts in (query.lengths, query.scored))
+    candidates = _reach(query.counts, positions.start, positions.stop)
+    return Query(
+        query.tokens[tokens],
+        query.lengths[start:stop],
+        query.scored[start:stop],
+        query.window,
+        query.candidates[candidates],
+        query.counts[positions],
+    )
+
+
+def _reach(parts: Ints, start: int, stop: int) -> slice:
+    """Where parts start..stop-1 lie among their values, one after another."""
+    return slice(int(parts[:start].sum()), int(parts[:stop].sum()))
 
 
 def row_tokens(query: Query, block_size: int) -> Ints:
