@@ -28,6 +28,8 @@ PURE = {
     "teacher_server/packing.py",
     "teacher_server/dense.py",
     "teacher_server/admission.py",
+    "teacher_server/triton/batch.py",
+    "trainer/teacher/dense.py",
     "teacher_server/oip_tensors.py",
     "teacher_server/vocabulary.py",
     "trainer/losses.py",

@@ -86,8 +86,8 @@ def model_config(description: TeacherDescription, settings: TritonSettings) -> s
         *(f"input {{ {_input(known)} }}" for known in INPUTS.values()),
         f'output {{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: [ -1, -1 ] }}',
         f"instance_group {{ count: 1 kind: {KINDS[settings.device]} }}",
-        f"dynamic_batching {{ default_queue_policy {{ allow_timeout_override: true "
-        f"max_queue_size: {settings.max_queue_size} }} }}",
+        "dynamic_batching { priority_levels: 2 default_priority_level: 1 "  # 1: training, 2: bulk, as in our server
+        f"default_queue_policy {{ allow_timeout_override: true max_queue_size: {settings.max_queue_size} }} }}",
         *(
             f'parameters {{ key: "{name}" value {{ string_value: {json.dumps(value)} }} }}'
             for name, value in parameters.items()
