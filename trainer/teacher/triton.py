@@ -35,7 +35,7 @@ class TritonTeacher:
         self._model, self._where = model, f"{target}/{model}"
         self._deadline_s = deadline_s
         try:
-            self.description = _description(self._wait_for_parameters(connect_s), self._where)
+            self.description = description_of(self._wait_for_parameters(connect_s), self._where)
             self.description.check()
         except BaseException:
             self.close()
@@ -121,7 +121,7 @@ def _code(error: InferenceServerException) -> grpc.StatusCode:
     return grpc.StatusCode[name] if name in grpc.StatusCode.__members__ else grpc.StatusCode.UNKNOWN
 
 
-def _description(parameters: Mapping[str, str], where: str) -> Description:
+def description_of(parameters: Mapping[str, str], where: str) -> Description:
     try:
         limits = json.loads(parameters["limits"])
         return Description(
