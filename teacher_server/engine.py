@@ -20,6 +20,7 @@ from teacher_server.model import LMTAD, Block
 from teacher_server.packing import PackedBatch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}  # row tokens of a batch that a device is good at
 # Float32 numbers of candidates' embedding rows that are gathered at once: many candidates cost time, not memory.
 GATHERED_AT_ONCE = 1 << 22
 

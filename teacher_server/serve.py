@@ -14,7 +14,7 @@ from teacher_server.artifact import load_artifact
 from teacher_server.batcher import Batcher
 from teacher_server.description import TeacherDescription
 from teacher_server.device_memory import DeviceMemory
-from teacher_server.engine import Engine, choose_device, choose_dtype
+from teacher_server.engine import BATCH_TOKENS, Engine, choose_device, choose_dtype
 from teacher_server.errors import BadSettings
 from teacher_server.exposition import Exposition
 from teacher_server.grpc_api import GrpcDoor
@@ -29,7 +29,6 @@ from teacher_server.settings import Settings
 
 log = logging.getLogger("teacher")
 
-BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}
 # gRPC answers and then closes what is left; requests themselves have had the drain timeout before.
 CLOSING_SECONDS = 2.0
 

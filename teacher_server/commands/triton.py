@@ -16,7 +16,7 @@ def triton_repo(
     dtype: Annotated[str, typer.Option(help="Compute type: float32, bfloat16 or float16.")] = "float32",
     max_batch_size: Annotated[int, typer.Option(help="Histories of all requests that Triton merges.")] = 4096,
     max_queue_size: Annotated[int, typer.Option(help="Requests that may wait; more are refused.")] = 1024,
-    batch_tokens: Annotated[int, typer.Option(help="Padded tokens computed at once.")] = 8192,
+    batch_tokens: Annotated[int, typer.Option(help="Row tokens computed at once; 0: by device.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the repository that is there.")] = False,
 ) -> None:
     """Write a teacher as a model repository for an NVIDIA Triton server (Python backend: torch, numpy, safetensors)."""

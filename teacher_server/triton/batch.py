@@ -7,7 +7,7 @@ fails alone. Knows nothing of Triton, so that it can be tested without one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from teacher_server.description import TeacherDescription
 from teacher_server.engine import Engine
 from teacher_server.errors import EngineFailure, TeacherError, WrongTeacher
 from teacher_server.limits import Limits
-from teacher_server.packing import Floats, Packer
+from teacher_server.packing import Floats, Packer, answer_works
 
 Array = NDArray[Any]
 
@@ -64,15 +64,19 @@ class DenseScorer:
         return request
 
     def _together(self, requests: Sequence[DenseRequest]) -> Sequence[Floats | TeacherError]:
-        """Each request's [C] answer. If they cannot be computed together, each is tried alone."""
-        if not requests:
-            return []
+        """Each request's [C] answer. When memory ends, batches get smaller for good; what still fails, fails alone."""
         try:
-            pack = self._packer.pack([self._packer.plan(request.work) for request in requests])
-            return pack.answers([self._engine.log_probs(batch) for batch in pack.batches])
+            return answer_works([request.work for request in requests], self._packer, self._engine.log_probs)
+        except MemoryError as error:
+            smaller = max(self._packer.token_budget // 2, self._packer.block_size)
+            if smaller < self._packer.token_budget:
+                self._packer = replace(self._packer, token_budget=smaller)
+                return self._together(requests)
+            cause: Exception = error
         except Exception as error:
-            if len(requests) == 1:
-                return [EngineFailure(f"the teacher could not compute this request: {error}")]
+            cause = error
+        if len(requests) == 1:
+            return [EngineFailure(f"the teacher could not compute this request: {cause}")]
         return [self._together([request])[0] for request in requests]
 
 

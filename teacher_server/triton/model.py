@@ -19,7 +19,7 @@ import triton_python_backend_utils as pb_utils  # noqa: E402
 
 from teacher_server.artifact import load_artifact  # noqa: E402
 from teacher_server.dense import INPUTS, OUTPUT  # noqa: E402
-from teacher_server.engine import DTYPES, Engine  # noqa: E402
+from teacher_server.engine import BATCH_TOKENS, DTYPES, Engine  # noqa: E402
 from teacher_server.errors import (  # noqa: E402
     EngineFailure,
     InvalidRequest,
@@ -53,7 +53,8 @@ class TritonPythonModel:
         device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
         engine = Engine(artifact.build(), device, DTYPES[parameters["compute_type"]])
         limits = Limits(**json.loads(parameters["limits"]))
-        self._scorer = DenseScorer(artifact.description, engine, limits, int(parameters["batch_tokens"]))
+        batch_tokens = int(parameters["batch_tokens"]) or BATCH_TOKENS[device.type]
+        self._scorer = DenseScorer(artifact.description, engine, limits, batch_tokens)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response for each request of a dynamic batch, in order."""

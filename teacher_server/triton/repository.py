@@ -39,7 +39,7 @@ class TritonSettings:
     dtype: str = "float32"  # known when the repository is written, because clients are told
     max_batch_size: int = 4096  # histories of all requests that are merged
     max_queue_size: int = 1024  # requests that may wait; more are refused (UNAVAILABLE)
-    batch_tokens: int = 8192  # padded tokens that the device computes at once
+    batch_tokens: int = 0  # row tokens that the device computes at once; 0: what the device is good at
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):
@@ -48,9 +48,9 @@ class TritonSettings:
             raise BadSettings(f"unknown device {self.device!r}: use {', '.join(KINDS)}")
         if self.dtype not in DTYPES:
             raise BadSettings(f"unknown dtype {self.dtype!r}: use {', '.join(DTYPES)}")
-        for name in ("max_batch_size", "max_queue_size", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise BadSettings(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, lowest in (("max_batch_size", 1), ("max_queue_size", 1), ("batch_tokens", 0)):
+            if getattr(self, name) < lowest:
+                raise BadSettings(f"{name} must be at least {lowest}, got {getattr(self, name)}")
 
 
 def write_repository(artifact: Path, out: Path, settings: TritonSettings, overwrite: bool = False) -> str:

@@ -33,6 +33,18 @@ def description(tmp_path_factory: pytest.TempPathFactory) -> TeacherDescription:
     return tiny_artifact(tmp_path_factory.mktemp("teacher") / "artifact")
 
 
+class SmallEngine:
+    """Has memory for so many tokens."""
+
+    def __init__(self, engine: Engine, tokens: int) -> None:
+        self._engine, self._tokens = engine, tokens
+
+    def log_probs(self, batch: PackedBatch) -> NDArray[np.float32]:
+        if batch.row_tokens > self._tokens:
+            raise MemoryError("full")
+        return self._engine.log_probs(batch)
+
+
 class PoisonedEngine:
     """Fails on every batch that holds one cell."""
 
@@ -86,6 +98,19 @@ def test_a_call_that_cannot_be_computed_fails_alone(description: TeacherDescript
     assert isinstance(failed, EngineFailure)
     for answer in (first, last):
         np.testing.assert_allclose(flat(answer), oracle(tiny_model(), good), atol=1e-5)
+
+
+@pytest.mark.parametrize(("room", "served"), [(63, True), (30, True), (12, True), (5, False)])
+def test_when_memory_ends_batches_get_smaller(description: TeacherDescription, room: int, served: bool) -> None:
+    work = work_of([[cell] * 11 for cell in range(9)], [[[1, 2]]] * 9)
+    small = work_of([[1, 2]], [[[1, 2]]])
+    calls = [Call(dense_arrays_of(each)) for each in (work, small)]
+    answers = scorer(description, SmallEngine(tiny_engine(tiny_model()), room)).answers(calls)
+    assert isinstance(answers[0], EngineFailure) == (not served)
+    for want, answer in zip((work, small), answers, strict=True):
+        if not isinstance(answer, EngineFailure):
+            np.testing.assert_allclose(flat(answer), oracle(tiny_model(), want), atol=1e-5)
+    assert isinstance(answers[1], np.ndarray)
 
 
 def test_half_precision_is_asked_for_by_name(description: TeacherDescription) -> None:

@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_what_was_there(
         (["--device", "tpu"], "unknown device 'tpu': use auto, cpu, cuda"),
         (["--dtype", "auto"], "unknown dtype 'auto'"),
         (["--max-batch-size", "0"], "max_batch_size must be at least 1, got 0"),
-        (["--batch-tokens", "-1"], "batch_tokens must be at least 1, got -1"),
+        (["--batch-tokens", "-1"], "batch_tokens must be at least 0, got -1"),
     ],
 )
 def test_a_bad_flag_is_one_line(
