@@ -16,7 +16,7 @@ from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc
 from teacher_server.engine import Engine
 from teacher_server.model import LMTAD, ModelConfig
-from teacher_server.packing import Packer, ScoreWork
+from teacher_server.packing import Packer, ScoreWork, answer_works
 from tests.serving import serve, tiny_artifact
 
 CANDIDATES = 3  # a position
@@ -103,5 +103,4 @@ def _work(tokens: NDArray[np.int32], candidates: NDArray[np.int32], window: int)
 
 
 def _score(engine: Engine, packer: Packer, works: Sequence[ScoreWork]) -> NDArray[np.float32]:
-    pack = packer.pack([packer.plan(work) for work in works])
-    return np.concatenate(pack.answers([engine.log_probs(batch) for batch in pack.batches]))
+    return np.concatenate(answer_works(works, packer, engine.log_probs))
