@@ -24,6 +24,7 @@ from teacher_server.worker import Worker
 log = logging.getLogger("teacher")
 
 PLANNED_ASIDE = 50_000  # tokens and candidates from which a work is planned in the packing thread
+PACKED_HERE = 256  # row tokens up to which a batch is packed in the event loop
 SHUT_DOWN = "the teacher shut down before it came to this request"
 
 __all__ = ["Batcher", "Priority", "WorkResult"]
@@ -149,7 +150,8 @@ class Batcher:
             while await self._worth_packing(computing):
                 group = self._line.take(self.token_budget)
                 packing = self._packed(group)
-                await asyncio.wait({packing})
+                if not packing.done():
+                    await asyncio.wait({packing})
                 if computing is not None:
                     await computing
                 computing = asyncio.create_task(self._answer(group, packing))
@@ -190,7 +192,16 @@ class Batcher:
         return self._line.oldest() + self._max_queue_delay - perf_counter()
 
     def _packed(self, group: Group) -> asyncio.Future[PackedBatch]:
-        return self._packing_thread.do(self._packer.pack, [part for _, part in group])
+        """The group's batch; a small one is packed at once, for a thread would take longer to wake up."""
+        parts = [part for _, part in group]
+        if sum(part.row_tokens for part in parts) > PACKED_HERE:
+            return self._packing_thread.do(self._packer.pack, parts)
+        packed: asyncio.Future[PackedBatch] = asyncio.get_running_loop().create_future()
+        try:
+            packed.set_result(self._packer.pack(parts))
+        except Exception as error:
+            packed.set_exception(error)
+        return packed
 
     async def _answer(self, group: Group, packing: asyncio.Future[PackedBatch]) -> None:
         """Compute a group and tell its tickets; whatever goes wrong, only they hear of it."""
