@@ -2,13 +2,15 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# What tests marked `system` run: a browser, and the Prometheus server.
+DEBIAN := chromium chromium-driver prometheus
 
-.PHONY: help demo test test-all lint format protos protos-check bench clean
+.PHONY: help demo test test-all debian lint format protos protos-check bench clean
 
 help:
 	@echo "make demo [DATA=folder]  the whole line on a sample city, or on a HOSER data folder"
 	@echo "make test                what a newcomer runs: all quick tests, Python packages only"
-	@echo "make test-all            every test, the long ones too"
+	@echo "make test-all            every test: the long ones too, and those that need Debian packages, which it installs"
 	@echo "make lint                formatting, lint, types, generated code"
 	@echo "make format              put the formatting right"
 	@echo "make protos              generate the wire code anew"
@@ -23,9 +25,12 @@ demo: $(INSTALLED)
 	$(BIN)/trainer demo $(if $(DATA),--data "$(DATA)")
 
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not system"
 
-test-all: $(INSTALLED)
+debian:
+	@.ci/debian $(DEBIAN)
+
+test-all: $(INSTALLED) debian
 	$(BIN)/pytest --durations=15
 
 lint: $(INSTALLED) protos-check

@@ -98,9 +98,7 @@ class _TeacherCollector(Collector):
         service, counted = self._service, self._metrics
         yield GaugeMetricFamily("teacher_queue_requests", "Requests that wait.", service.queued_requests)
         yield GaugeMetricFamily("teacher_queue_tokens", "Row tokens that wait.", service.queued_tokens)
-        yield GaugeMetricFamily(
-            "teacher_token_budget", "Padded tokens that a batch may hold now.", counted.token_budget
-        )
+        yield GaugeMetricFamily("teacher_token_budget", "Row tokens that a batch may hold now.", counted.token_budget)
         yield CounterMetricFamily(
             "teacher_out_of_memory", "Times the device ran out of memory.", counted.out_of_memory_count
         )

@@ -43,7 +43,7 @@ class Duration:
 
 
 class Metrics:
-    """Hears of every request and every batch. `token_budget`: padded tokens that a batch may hold now."""
+    """Hears of every request and every batch. `token_budget`: row tokens that a batch may hold now."""
 
     def __init__(self, token_budget: int = 0) -> None:
         self.started = time.time()  # Unix time
@@ -88,7 +88,7 @@ class Metrics:
         self.batches[size] = Duration(seen.count + 1, seen.seconds + report.seconds)
 
     def on_out_of_memory(self, token_budget: int) -> None:
-        """The device ran out of memory, and batches may hold `token_budget` padded tokens from now on."""
+        """The device ran out of memory, and batches may hold `token_budget` row tokens from now on."""
         self.out_of_memory_count += 1
         self.token_budget = token_budget
 
