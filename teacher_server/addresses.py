@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import stat
 from dataclasses import dataclass
@@ -49,6 +50,16 @@ def parse_address(text: str) -> Address:
     if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65_536):
         raise BadSettings(f"bad address {text!r}: use HOST:PORT (port 0..65535) or unix:PATH")
     return TcpAddress(host, int(port))
+
+
+def is_public(address: Address) -> bool:
+    """Whether what is sent there may cross a network. A name other than localhost may be any machine's."""
+    if isinstance(address, UnixAddress) or address.host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return True
 
 
 def _parse_unix(text: str) -> UnixAddress:

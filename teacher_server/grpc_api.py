@@ -17,9 +17,12 @@ from teacher_server import __version__, oip_api
 from teacher_server.addresses import Address, TcpAddress, check_free
 from teacher_server.batcher import Priority
 from teacher_server.errors import BadSettings, InvalidRequest
+from teacher_server.grpc_connection import connection_options
 from teacher_server.grpc_status import parsed, service_handler
+from teacher_server.limits import Connections
 from teacher_server.oip_service import InferenceModel
 from teacher_server.packing import Floats, ScoreWork
+from teacher_server.security import Access, TokenInterceptor
 from teacher_server.service import Service
 
 SERVICE_NAME = "teacher.v1.TeacherService"
@@ -118,13 +121,16 @@ class GrpcDoor:
     """The gRPC server of one service, bound to all its addresses. Make and use it inside one event loop."""
 
     model: InferenceModel
-    max_connection_age: float | None = None  # seconds; None: connections live as long as they like
+    connections: Connections = field(default_factory=Connections)
+    access: Access = field(default_factory=Access)
     _health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer, init=False)
     _server: grpc.aio.Server = field(init=False)
     _socket_files: list[Path] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self._server = grpc.aio.server(options=self._options())
+        interceptors = [TokenInterceptor(self.access.tokens)] if self.access.tokens else []
+        options = connection_options(self.connections, self.model.service.limits.max_message_bytes)
+        self._server = grpc.aio.server(interceptors=interceptors, options=options)
         self._server.add_generic_rpc_handlers(
             (TeacherMethods(self.model.service).handler(), oip_api.InferenceMethods(self.model).handler())
         )
@@ -136,7 +142,10 @@ class GrpcDoor:
         """Listen there; returns the address with the port that was bound. Raises BadSettings."""
         check_free(address)
         try:
-            port = self._server.add_insecure_port(str(address))
+            if self.access.tls and isinstance(address, TcpAddress):
+                port = self._server.add_secure_port(str(address), self.access.tls.grpc_credentials())
+            else:
+                port = self._server.add_insecure_port(str(address))
         except RuntimeError as error:
             raise BadSettings(f"cannot listen on {address}: {error}") from None
         if isinstance(address, TcpAddress):
@@ -160,14 +169,3 @@ class GrpcDoor:
         await self._server.stop(grace)
         for path in self._socket_files:
             path.unlink(missing_ok=True)
-
-    def _options(self) -> list[tuple[str, int]]:
-        limit = self.model.service.limits.max_message_bytes
-        options = [
-            ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that gets some of the calls
-            ("grpc.max_receive_message_length", limit),
-            ("grpc.max_send_message_length", -1),  # bounded by the limits on candidates
-        ]
-        if self.max_connection_age is not None:
-            options.append(("grpc.max_connection_age_ms", round(self.max_connection_age * 1000)))
-        return options

@@ -12,6 +12,10 @@ from fastapi.responses import JSONResponse
 
 from teacher_server import __version__
 from teacher_server.addresses import TcpAddress, bind_tcp
+from teacher_server.http_connection import server_config
+from teacher_server.http_guard import HttpGuard
+from teacher_server.limits import Connections
+from teacher_server.security import Access
 from teacher_server.service import Service, State
 
 
@@ -56,9 +60,16 @@ class _Server(uvicorn.Server):
 class HttpDoor:
     """The HTTP server of one service on one address. Make and use it inside one event loop."""
 
-    def __init__(self, service: Service, routers: Sequence[APIRouter] = ()) -> None:
-        app = http_app(service, routers)
-        self._server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    def __init__(
+        self,
+        service: Service,
+        routers: Sequence[APIRouter] = (),
+        connections: Connections | None = None,
+        access: Access | None = None,
+    ) -> None:
+        connections, access = connections or Connections(), access or Access()
+        app = HttpGuard(http_app(service, routers), access, connections.max_http_requests)
+        self._server = _Server(server_config(app, connections, access))
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, address: TcpAddress) -> TcpAddress:

@@ -1,4 +1,4 @@
-"""How large a request may be."""
+"""How large a request may be, and how long and how many connections."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ class Limits:
         for name, value in vars(self).items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
+class Connections:
+    """What one connection may do. Times are seconds."""
+
+    max_age: float | None = None  # after which gRPC clients must connect again; None: never
+    max_streams: int = 256  # calls at a time on one gRPC connection; more of them wait in the client
+    keepalive: float = 30.0  # silence after which the server asks whether a gRPC client is still there
+    http_timeout: float = 60.0  # for a whole HTTP request to arrive, and for its answer to be read
+    max_http_requests: int = 64  # that are answered at a time

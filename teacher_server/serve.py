@@ -24,6 +24,7 @@ from teacher_server.monitor_api import monitor_router
 from teacher_server.oip_service import InferenceModel
 from teacher_server.packing import Packer
 from teacher_server.reports import Observer, State, tee
+from teacher_server.security import Access, access_of
 from teacher_server.service import Service
 from teacher_server.settings import Settings
 
@@ -40,8 +41,9 @@ def run(settings: Settings) -> None:
     """
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(levelname)s: %(message)s")
     log.setLevel(logging.INFO)
+    access = access_of(settings.security, settings.addresses)
     engine, description = _load(settings)
-    asyncio.run(_serve(settings, engine, description))
+    asyncio.run(_serve(settings, access, engine, description))
 
 
 def _load(settings: Settings) -> tuple[Engine, TeacherDescription]:
@@ -74,14 +76,14 @@ def _model(
     return InferenceModel(service, settings.model_name, metrics)
 
 
-async def _serve(settings: Settings, engine: Engine, description: TeacherDescription) -> None:
+async def _serve(settings: Settings, access: Access, engine: Engine, description: TeacherDescription) -> None:
     stop = _stop_event(settings.until_stdin_closes)
     states: asyncio.Queue[State] = asyncio.Queue()
     model = _model(settings, engine, description, states.put_nowait)
     service = model.service
-    grpc_door = GrpcDoor(model, settings.max_connection_age)
+    grpc_door = GrpcDoor(model, settings.connections, access)
     pages = monitor_router(Exposition(model, DeviceMemory(engine.device)))
-    http_door = HttpDoor(service, [pages]) if settings.http_address else None
+    http_door = HttpDoor(service, [pages], settings.connections, access) if settings.http_address else None
     following = asyncio.create_task(_follow(states, grpc_door))
     try:
         bound = [f"grpc={grpc_door.bind(address)}" for address in settings.grpc_addresses]

@@ -7,7 +7,28 @@ from pathlib import Path
 
 from teacher_server.addresses import Address, TcpAddress
 from teacher_server.errors import BadSettings
-from teacher_server.limits import Limits
+from teacher_server.limits import Connections, Limits
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files. With `client_ca`, clients must show a certificate that one of its authorities has signed."""
+
+    certificate: Path  # the server's own, followed by its intermediates
+    key: Path  # without a passphrase
+    client_ca: Path | None
+
+    def paths(self) -> tuple[Path, ...]:
+        return (self.certificate, self.key, *([self.client_ca] if self.client_ca else []))
+
+
+@dataclass(frozen=True)
+class Security:
+    """Who may ask, and who may listen."""
+
+    tls: TlsFiles | None = None  # None: plain text
+    token_file: Path | None = None  # None: whoever reaches the port
+    open_metrics: bool = False  # metrics and the status page need neither token nor client certificate
 
 
 @dataclass(frozen=True)
@@ -27,7 +48,8 @@ class Settings:
     queue_tokens: int  # tokens that may wait
     limits: Limits
     drain_timeout: float  # that requests have to finish when the server stops
-    max_connection_age: float | None  # after which gRPC clients must connect again; None: never
+    connections: Connections
+    security: Security
     until_stdin_closes: bool
 
     def __post_init__(self) -> None:
@@ -35,3 +57,8 @@ class Settings:
             raise BadSettings("no gRPC address: give --grpc-address HOST:PORT or unix:PATH")
         if len(set(self.grpc_addresses)) < len(self.grpc_addresses):
             raise BadSettings("the same --grpc-address is given twice")
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """All that the server listens on."""
+        return (*self.grpc_addresses, *([self.http_address] if self.http_address else []))

@@ -10,10 +10,10 @@ import typer
 
 from teacher_server.addresses import TcpAddress, parse_address
 from teacher_server.errors import BadSettings, InvalidRequest
-from teacher_server.limits import Limits
-from teacher_server.settings import Settings
+from teacher_server.limits import Connections, Limits
+from teacher_server.settings import Security, Settings, TlsFiles
 
-_LIMITS = Limits()
+_LIMITS, _CONNECTIONS = Limits(), Connections()
 
 
 def serve(
@@ -110,6 +110,51 @@ def serve(
             help="Seconds after which clients must connect again, so that they find new replicas.",
         ),
     ] = None,
+    max_concurrent_streams: Annotated[
+        int,
+        typer.Option(envvar="TEACHER_MAX_CONCURRENT_STREAMS", min=1, help="Calls at a time on one gRPC connection."),
+    ] = _CONNECTIONS.max_streams,
+    keepalive: Annotated[
+        float,
+        typer.Option(
+            envvar="TEACHER_KEEPALIVE",
+            min=1,
+            help="Seconds of silence after which a gRPC client must show that it is still there.",
+        ),
+    ] = _CONNECTIONS.keepalive,
+    http_timeout: Annotated[
+        float,
+        typer.Option(
+            envvar="TEACHER_HTTP_TIMEOUT",
+            min=0.1,
+            help="Seconds that an HTTP client may take to send a request or to read an answer.",
+        ),
+    ] = _CONNECTIONS.http_timeout,
+    max_http_requests: Annotated[
+        int, typer.Option(envvar="TEACHER_MAX_HTTP_REQUESTS", min=1, help="HTTP requests that are answered at a time.")
+    ] = _CONNECTIONS.max_http_requests,
+    tls_cert: Annotated[
+        Path | None, typer.Option(envvar="TEACHER_TLS_CERT", help="PEM file: the server's certificate and its chain.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(envvar="TEACHER_TLS_KEY", help="PEM file: its private key.")] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TEACHER_TLS_CLIENT_CA", help="PEM file: clients must show a certificate that one of these signed."
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="TEACHER_TOKEN_FILE", help="Bearer tokens, one a line: clients must show one of them."),
+    ] = None,
+    open_metrics: Annotated[
+        bool,
+        typer.Option(
+            "--open-metrics",
+            envvar="TEACHER_OPEN_METRICS",
+            help="Metrics and the status page need neither token nor client certificate.",
+        ),
+    ] = False,
     until_stdin_closes: Annotated[
         bool,
         typer.Option(
@@ -138,7 +183,10 @@ def serve(
             queue_tokens=queue_tokens,
             limits=limits,
             drain_timeout=drain_timeout,
-            max_connection_age=max_connection_age,
+            connections=Connections(
+                max_connection_age, max_concurrent_streams, keepalive, http_timeout, max_http_requests
+            ),
+            security=Security(_tls_files(tls_cert, tls_key, tls_client_ca), token_file, open_metrics),
             until_stdin_closes=until_stdin_closes,
         )
     )
@@ -165,3 +213,11 @@ def _http_address(text: str) -> TcpAddress | None:
     if not isinstance(address, TcpAddress):
         raise BadSettings(f"bad HTTP address {text!r}: use HOST:PORT or none")
     return address
+
+
+def _tls_files(certificate: Path | None, key: Path | None, client_ca: Path | None) -> TlsFiles | None:
+    if certificate and key:
+        return TlsFiles(certificate, key, client_ca)
+    if certificate or key or client_ca:
+        raise BadSettings("TLS needs both --tls-cert and --tls-key")
+    return None
