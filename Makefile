@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # What tests marked `system` run: a browser, and the Prometheus server.
 DEBIAN := chromium chromium-driver prometheus
 
-.PHONY: help demo test test-all debian lint format protos protos-check bench clean
+.PHONY: help demo test test-all debian lint format protos protos-check bench fuzz overload soak clean
 
 help:
 	@echo "make demo [DATA=folder]  the whole line on a sample city, or on a HOSER data folder"
@@ -15,6 +15,7 @@ help:
 	@echo "make format              put the formatting right"
 	@echo "make protos              generate the wire code anew"
 	@echo "make bench               measure"
+	@echo "make fuzz overload soak  real servers under mutated requests, ten-fold load and a long run (2 to 10 minutes each)"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -53,6 +54,9 @@ protos-check: $(INSTALLED)
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=$$made --pyi_out=$$made --grpc_python_out=$$made $(PROTO) && \
 	for file in $(GENERATED); do diff -u protos/teacher/v1/$$file $$made/protos/teacher/v1/$$file || \
 	{ echo "the generated code is stale: run make protos"; exit 1; }; done
+
+fuzz overload soak: $(INSTALLED)
+	$(BIN)/python -m bench.reliability $@
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench

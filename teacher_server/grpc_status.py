@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -71,7 +72,10 @@ def _answering(method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
         except Exception:
             log.exception("a request failed unexpectedly")
             code, details = grpc.StatusCode.INTERNAL, "internal error: see the server's log"
-        await context.abort(code, details)
+        try:
+            await context.abort(code, details)
+        except grpc.aio.InternalError:  # the caller has gone in the meantime: nobody is there to be told
+            raise asyncio.CancelledError from None
         raise AssertionError("abort raises")
 
     return answer
