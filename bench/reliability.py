@@ -180,7 +180,8 @@ async def overload(
     found = {
         "capacity_per_s": capacity, "sent": sent, "admitted": len(admitted), "refused": len(refused),
         "others": dict(others), "admitted_p50_p99_ms": [percentile(admitted, 0.5), percentile(admitted, 0.99)],
-        "refused_p50_p99_ms": [percentile(refused, 0.5), percentile(refused, 0.99)], "after_a_quarter": early, "at_the_end": late,
+        "refused_p50_p99_ms": [percentile(refused, 0.5), percentile(refused, 0.99)],
+        "after_a_quarter": early, "at_the_end": late,
     }  # fmt: skip
     broken = [f"{count} calls ended with {name}" for name, count in others.items()]
     if late["rss_mib"] > early["rss_mib"] + 50:
