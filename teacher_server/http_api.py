@@ -1,4 +1,4 @@
-"""The HTTP door: liveness, readiness and health as JSON, by FastAPI under uvicorn in the server's own event loop."""
+"""The HTTP door: health pages and the Open Inference Protocol, by FastAPI under uvicorn in the server's event loop."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from collections.abc import Iterator, Sequence
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 
 from teacher_server import __version__
 from teacher_server.addresses import TcpAddress, bind_tcp
 from teacher_server.http_connection import server_config
 from teacher_server.http_guard import HttpGuard
+from teacher_server.http_status import answer_errors
 from teacher_server.limits import Connections
+from teacher_server.oip_service import InferenceModel
+from teacher_server.reports import State
+from teacher_server.rest_api import add_rest_pages
 from teacher_server.security import Access
-from teacher_server.service import Service, State
 
 
-def http_app(service: Service, routers: Sequence[APIRouter] = ()) -> FastAPI:
+def http_app(model: InferenceModel, routers: Sequence[APIRouter] = ()) -> FastAPI:
     """`/livez` is 503 when the process must be restarted; `/readyz` and `/healthz` unless it takes requests.
 
+    The Open Inference Protocol is under /v2; /docs describes all pages, without outside resources.
     `routers` bring more pages.
     """
-    app = FastAPI(title="LM-TAD teacher", version=__version__)
+    service = model.service
+    app = FastAPIOffline(title="LM-TAD teacher", version=__version__, redoc_url=None)
+    answer_errors(app)
+    add_rest_pages(app, model)
 
     def readiness(**more: str) -> JSONResponse:
         status = 200 if service.state is State.READY else 503
@@ -62,13 +70,13 @@ class HttpDoor:
 
     def __init__(
         self,
-        service: Service,
+        model: InferenceModel,
         routers: Sequence[APIRouter] = (),
         connections: Connections | None = None,
         access: Access | None = None,
     ) -> None:
         connections, access = connections or Connections(), access or Access()
-        app = HttpGuard(http_app(service, routers), access, connections.max_http_requests)
+        app = HttpGuard(http_app(model, routers), access, connections.max_http_requests)
         self._server = _Server(server_config(app, connections, access))
         self._task: asyncio.Task[None] | None = None
 

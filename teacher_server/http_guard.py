@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from teacher_server.errors import Unauthenticated
+from teacher_server.errors import Overloaded, TeacherError, Unauthenticated
+from teacher_server.http_status import error_response
 from teacher_server.security import Access
 
 Scope = MutableMapping[str, Any]
@@ -17,7 +17,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HEALTH_PAGES = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
 METRICS_PAGES = frozenset({"/", "/metrics"})
 PEER_VERIFIED = "peer_verified"  # in the request's state: the client showed a certificate that the client CA signed
-RETRY_AFTER = b"1"  # seconds
 
 
 class HttpGuard:
@@ -33,13 +32,12 @@ class HttpGuard:
         try:
             if scope["path"] not in self._open:
                 self._check(scope)
-        except Unauthenticated as error:
-            await _answer(send, 401, str(error), (b"www-authenticate", b"Bearer"))
-            return
-        if scope["path"] in HEALTH_PAGES | METRICS_PAGES:  # small ones, which matter most when there is much to do
-            await self._app(scope, receive, send)
-        else:
-            await self._in_turn(scope, receive, send)
+            if scope["path"] in HEALTH_PAGES | METRICS_PAGES:  # small ones, which matter most when there is much to do
+                await self._app(scope, receive, send)
+            else:
+                await self._in_turn(scope, receive, send)
+        except TeacherError as error:  # the guard's own: the application answers its errors itself
+            await error_response(error)(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         if self._certificates and not scope["state"].get(PEER_VERIFIED):
@@ -49,18 +47,11 @@ class HttpGuard:
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._requests >= self._max_requests:
-            why = f"{self._requests} HTTP requests are being answered, and no more are taken at a time: try again later"
-            await _answer(send, 429, why, (b"retry-after", RETRY_AFTER))
-            return
+            raise Overloaded(
+                f"{self._requests} HTTP requests are being answered, and no more are taken at a time: try again later"
+            )
         self._requests += 1
         try:
             await self._app(scope, receive, send)
         finally:
             self._requests -= 1
-
-
-async def _answer(send: Send, status: int, why: str, header: tuple[bytes, bytes]) -> None:
-    body = json.dumps({"error": why}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), header]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

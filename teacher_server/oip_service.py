@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from teacher_server import __version__
-from teacher_server.batcher import Priority
 from teacher_server.dense import INPUTS, OUTPUT, Array, answer_dtype, read_request
 from teacher_server.errors import InvalidRequest, UnknownModel
 from teacher_server.metrics import Metrics
 from teacher_server.offload import offloaded
 from teacher_server.oip_model import config_parameters
 from teacher_server.oip_statistics import statistics_of
-from teacher_server.service import Service, State
+from teacher_server.reports import State
+from teacher_server.service import Service
+from teacher_server.waiting import Priority
 
 VERSION = "1"
 PLATFORM = "lmtad"

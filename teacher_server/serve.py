@@ -83,7 +83,7 @@ async def _serve(settings: Settings, access: Access, engine: Engine, description
     service = model.service
     grpc_door = GrpcDoor(model, settings.connections, access)
     pages = monitor_router(Exposition(model, DeviceMemory(engine.device)))
-    http_door = HttpDoor(service, [pages], settings.connections, access) if settings.http_address else None
+    http_door = HttpDoor(model, [pages], settings.connections, access) if settings.http_address else None
     following = asyncio.create_task(_follow(states, grpc_door))
     try:
         bound = [f"grpc={grpc_door.bind(address)}" for address in settings.grpc_addresses]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,8 @@ class Settings:
     until_stdin_closes: bool
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.model_name):
+            raise BadSettings(f"bad --model-name {self.model_name!r}: use letters, digits and ._-")
         if not self.grpc_addresses:
             raise BadSettings("no gRPC address: give --grpc-address HOST:PORT or unix:PATH")
         if len(set(self.grpc_addresses)) < len(self.grpc_addresses):

@@ -46,7 +46,7 @@ def model() -> InferenceModel:
 def run(body: Callable[[InferenceModel, httpx.AsyncClient], Awaitable[None]]) -> None:
     async def whole() -> None:
         served = model()
-        door = HttpDoor(served.service, [monitor_router(Exposition(served, DeviceMemory(torch.device("cpu"))))])
+        door = HttpDoor(served, [monitor_router(Exposition(served, DeviceMemory(torch.device("cpu"))))])
         address = await door.start(TcpAddress("127.0.0.1", 0))
         try:
             async with httpx.AsyncClient(base_url=f"http://{address}") as client:

@@ -23,6 +23,7 @@ from teacher_server.artifact import load_artifact
 from teacher_server.dense import read_request
 from teacher_server.model import LMTAD
 from tests.serving import RunningTeacher, serve, tiny_artifact
+from tests.teacher_server.dense_clients import infer_message, log_probs_in, stock_inputs
 from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, SPECIAL, dense_arrays_of, oracle, work_of
 
 GOOD = work_of([[1, 2, 3], [4, 5]], [[[6, 7], [8, 9, 10]], [[11, 12]]], window=2)
@@ -57,25 +58,6 @@ def client(teacher: RunningTeacher) -> Iterator[oip.InferenceServerClient]:
 def stub(teacher: RunningTeacher) -> Iterator[Any]:
     with grpc.insecure_channel(teacher.grpc) as channel:
         yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
-
-
-def stock_inputs(arrays: dict[str, NDArray[Any]], kind: Any = oip) -> list[Any]:
-    inputs = []
-    for name, array in arrays.items():
-        inputs.append(kind.InferInput(name, list(array.shape), "INT32"))
-        inputs[-1].set_data_from_numpy(array)
-    return inputs
-
-
-def message_of(arrays: dict[str, NDArray[Any]], raw: bool = True) -> pb.ModelInferRequest:
-    message = pb.ModelInferRequest(model_name="lm")
-    for name, array in arrays.items():
-        tensor = message.inputs.add(name=name, datatype="INT32", shape=array.shape)
-        if raw:
-            message.raw_input_contents.append(array.tobytes())
-        else:
-            tensor.contents.int_contents.extend(array.ravel().tolist())
-    return message
 
 
 def expected(model: LMTAD, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
@@ -116,7 +98,7 @@ def test_a_stock_client_is_answered(
     arrays = dense_arrays_of(GOOD)
     answer = client.infer(
         "lm",
-        stock_inputs(arrays),
+        stock_inputs(arrays, oip),
         request_id="seven",
         outputs=[oip.InferRequestedOutput("LOG_PROBS")],
         priority=2,
@@ -140,7 +122,7 @@ def test_a_stock_asyncio_client_is_answered(teacher: RunningTeacher, model: LMTA
     async def whole() -> list[NDArray[Any]]:
         async with oip_aio.InferenceServerClient(teacher.grpc) as client:
             assert await client.is_server_ready()
-            answers = await asyncio.gather(*(client.infer("lm", stock_inputs(arrays)) for _ in range(8)))
+            answers = await asyncio.gather(*(client.infer("lm", stock_inputs(arrays, oip)) for _ in range(8)))
             return [answer.as_numpy("LOG_PROBS") for answer in answers]
 
     for got in asyncio.run(whole()):
@@ -149,15 +131,14 @@ def test_a_stock_asyncio_client_is_answered(teacher: RunningTeacher, model: LMTA
 
 def test_truncation_is_told(client: oip.InferenceServerClient) -> None:
     arrays = dense_arrays_of(work_of([[1] * (BLOCK_SIZE + 3)], [[[1, 2]] * 5]))
-    answer = client.infer("lm", stock_inputs(arrays))
+    answer = client.infer("lm", stock_inputs(arrays, oip))
     assert answer.get_response().parameters["truncated"].int64_param == 4
 
 
 def test_typed_contents_are_read_too(stub: Any, model: LMTAD) -> None:
     arrays = dense_arrays_of(GOOD, junk=-1)
-    response = stub.ModelInfer(message_of(arrays, raw=False), timeout=10)
-    got = np.frombuffer(response.raw_output_contents[0], "<f4").reshape(response.outputs[0].shape)
-    np.testing.assert_allclose(got, expected(model, arrays), atol=1e-5)
+    response = stub.ModelInfer(infer_message(arrays, "lm", raw=False), timeout=10)
+    np.testing.assert_allclose(log_probs_in(response), expected(model, arrays), atol=1e-5)
 
 
 def test_statistics_are_what_was_done(artifact: Path) -> None:
@@ -169,9 +150,9 @@ def test_statistics_are_what_was_done(artifact: Path) -> None:
         before = counted()
         assert (before.name, before.version, before.inference_count) == ("teacher", "1", 0)
         for _ in range(3):
-            client.infer("teacher", stock_inputs(dense_arrays_of(GOOD)))
+            client.infer("teacher", stock_inputs(dense_arrays_of(GOOD), oip))
         with pytest.raises(InferenceServerException):
-            client.infer("teacher", stock_inputs(dense_arrays_of(GOOD)), parameters={"digest": "cd" * 32})
+            client.infer("teacher", stock_inputs(dense_arrays_of(GOOD), oip), parameters={"digest": "cd" * 32})
         after = counted()
         assert client.get_inference_statistics().model_stats[0] == after
     assert after.inference_count == 3 * len(GOOD.candidate_counts)
@@ -185,7 +166,7 @@ def test_statistics_are_what_was_done(artifact: Path) -> None:
 
 def changed(**fields: Any) -> pb.ModelInferRequest:
     """The good message with other fields."""
-    message = message_of(dense_arrays_of(GOOD))
+    message = infer_message(dense_arrays_of(GOOD), "lm")
     for name, value in fields.items():
         if isinstance(value, str):
             setattr(message, name, value)
@@ -265,7 +246,7 @@ BAD = {
         "cd" * 32,
     ),
     "too many positions": (
-        message_of(dense_arrays_of(work_of([[1] * 5001], [[[1, 2]] * 5001]))),
+        infer_message(dense_arrays_of(work_of([[1] * 5001], [[[1, 2]] * 5001])), "lm"),
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "5001 scored positions, and 5000 are allowed",
     ),
