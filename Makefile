@@ -2,8 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# What tests marked `system` run: a browser, and the Prometheus server.
-DEBIAN := chromium chromium-driver prometheus
+# What tests marked `system` run: a browser, the Prometheus server, the documents' examples.
+DEBIAN := chromium chromium-driver curl prometheus
 
 .PHONY: help demo test test-all debian lint format protos protos-check bench fuzz overload soak clean
 
