@@ -22,7 +22,7 @@ from torch import Tensor
 from teacher_server import description as descriptions
 from teacher_server.description import TeacherDescription
 from teacher_server.errors import BadArtifact, BadSettings
-from teacher_server.files import whole_folder
+from teacher_server.files import is_empty, whole_folder
 from teacher_server.model import LMTAD, ModelConfig
 from teacher_server.vocabulary import Grid, SpecialTokens
 
@@ -66,6 +66,11 @@ def load_artifact(folder: Path) -> Artifact:
 
 def read_description(folder: Path) -> TeacherDescription:
     """teacher.json alone, checked in itself but not against the weights. Raises BadArtifact."""
+    if folder.is_dir() and is_empty(folder):  # in practice a volume that nobody has filled yet
+        raise BadArtifact(
+            f"{folder} holds no teacher: put one there with `teacher export SOURCE --out {folder}`, "
+            "or let `docker compose --profile demo up` fit a small one"
+        )
     for file in (folder, folder / DESCRIPTION, folder / WEIGHTS):
         if not file.exists():
             raise BadArtifact(f"{file} does not exist: a teacher is a folder with {DESCRIPTION} and {WEIGHTS}")
@@ -89,7 +94,7 @@ def write_artifact(
     provenance: Mapping[str, Any],
     overwrite: bool = False,
 ) -> TeacherDescription:
-    """Write a teacher so that the folder appears whole or not at all.
+    """Write a teacher so that the folder appears whole or not at all; an empty one is filled, the description last.
 
     `overwrite` replaces an older artifact at the same place, never any other folder. Raises BadArtifact for
     weights that do not fit the description, BadSettings where the folder may not be written.
@@ -152,7 +157,7 @@ def _read_weights(path: Path, model: ModelConfig) -> dict[str, Tensor]:
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and is_empty(folder)):
         return
     if not (folder.is_dir() and (folder / DESCRIPTION).is_file() and (folder / WEIGHTS).is_file()):
         raise BadSettings(f"{folder} exists and is no teacher artifact: choose another folder")

@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 
 from teacher_server.errors import BadSettings
 
+DRAFT = ".partial"
+
 
 @contextmanager
 def whole_file(path: Path, advice: str = "make room or choose another place") -> Iterator[Path]:
@@ -37,25 +39,53 @@ def whole_file(path: Path, advice: str = "make room or choose another place") ->
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Gives an empty folder to fill; when the block ends well it takes `folder`'s place, and is gone otherwise.
 
-    An older folder at that place is moved aside first, then removed. Raises BadSettings, which names the folder.
+    An older folder at that place is moved aside first, then removed. An empty one may be the mount point of a volume,
+    which nothing can take the place of: it is filled, in the order of names. Every user may read what is written.
+    Raises BadSettings, which names the folder.
     """
+    fill = folder.is_dir() and is_empty(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        fresh = _draft(folder, fill)
         try:
-            fresh.chmod(0o755)
             yield fresh
+            for path in fresh.rglob("*"):  # safetensors writes for its own user only; a server may be another one
+                path.chmod(path.stat().st_mode | 0o444)
             _flush(*fresh.rglob("*"), fresh)
-            old = Path(f"{fresh}.old")
-            if folder.exists():
-                os.rename(folder, old)
-            os.rename(fresh, folder)
-            _flush(folder.parent)
-            shutil.rmtree(old, ignore_errors=True)
+            _place(fresh, folder, fill)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise BadSettings(f"{folder}: cannot be written ({reason(error)}): make room or choose another place") from None
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing, or only what a process that was killed while it filled the folder has left."""
+    return all(path.name == DRAFT for path in folder.iterdir())
+
+
+def _draft(folder: Path, fill: bool) -> Path:
+    if fill:
+        shutil.rmtree(folder / DRAFT, ignore_errors=True)
+        (folder / DRAFT).mkdir()
+        return folder / DRAFT
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    fresh.chmod(0o755)
+    return fresh
+
+
+def _place(fresh: Path, folder: Path, fill: bool) -> None:
+    if fill:
+        for path in sorted(fresh.iterdir()):
+            os.replace(path, folder / path.name)
+        _flush(folder)
+        return
+    old = Path(f"{fresh}.old")
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(fresh, folder)
+    _flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _flush(*paths: Path) -> None:

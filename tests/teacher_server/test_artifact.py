@@ -156,6 +156,10 @@ def test_no_folder_at_all(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "does not exist")
 
 
+def test_an_empty_folder(tmp_path: Path) -> None:
+    refused(tmp_path, f"{tmp_path} holds no teacher: put one there with `teacher export SOURCE --out {tmp_path}`")
+
+
 @pytest.mark.parametrize("left", [0, 5, 200, -1])
 def test_truncated_weights(tmp_path: Path, left: int) -> None:
     write(tmp_path / "t")
@@ -219,6 +223,19 @@ def test_overwriting(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
+def test_an_empty_folder_is_filled_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the mount point of a volume; what a killed process left there is no hindrance."""
+    (tmp_path / ".partial").mkdir()
+    (tmp_path / ".partial/model.safetensors").write_bytes(b"half of it")
+    inode, moved = tmp_path.stat().st_ino, []
+    monkeypatch.setattr("teacher_server.files.os.replace", lambda a, b: (moved.append(b.name), a.rename(b)))
+    description = write(tmp_path)
+    assert moved == ["model.safetensors", "teacher.json"]  # a reader never sees a description without weights
+    assert load_artifact(tmp_path).description == description
+    assert tmp_path.stat().st_ino == inode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "teacher.json"]
+
+
 def test_a_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(BadSettings, match="is no teacher artifact"):
@@ -231,6 +248,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("teacher_server.artifact.save_file", full_disk)
-    with pytest.raises(BadSettings, match="No space left on device"):
-        write(tmp_path / "t")
-    assert list(tmp_path.iterdir()) == []
+    for folder in (tmp_path / "t", tmp_path):
+        with pytest.raises(BadSettings, match="No space left on device"):
+            write(folder)
+        assert list(tmp_path.iterdir()) == []

@@ -277,6 +277,15 @@ def test_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(_read(tmp_path / "c").trips) == 10
 
 
+def test_an_empty_folder_is_filled_where_it_is(tmp_path: Path) -> None:
+    """It may be the mount point of a volume; what a killed run left there is no hindrance."""
+    (tmp_path / ".partial").mkdir()
+    inode = tmp_path.stat().st_ino
+    write_sample_city(tmp_path, roads=50, trips=10)
+    assert tmp_path.stat().st_ino == inode
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
 def test_command_ends_with_one_line(tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(sample_city_command)

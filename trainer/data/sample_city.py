@@ -27,6 +27,7 @@ from trainer.errors import BadInput
 FEWEST_ROADS_OF_CITY, FEWEST_TRIPS = 50, 10
 MOST_ROADS_OF_CITY, MOST_TRIPS = 1_000_000, 10_000_000
 SPLITS = (("train", 0.7), ("val", 0.8), ("test", 1.0))  # with the share of trips up to the split's end
+DRAFT = ".partial"
 TRIPS_PER_CHUNK = 5_000
 TRIPS_PER_TAXI = 50
 GEO_HEADER = "geo_id,type,coordinates,highway,lanes,tunnel,bridge,roundabout,oneway,length,maxspeed,u,v"
@@ -99,15 +100,19 @@ def _check(folder: Path, roads: int, trips: int, seed: int) -> None:
         raise BadInput(f"--seed {seed}: a seed is zero or more")
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder}: is a file; give a new folder as --out")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(path.name != DRAFT for path in folder.iterdir()):
         raise BadInput(f"{folder}: is not empty; give a new folder as --out, or delete this one first")
 
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place when all went well, and goes when not."""
+    """A temporary folder beside `folder` that takes its place when all went well, and goes when not.
+
+    An empty folder may be the mount point of a volume, which nothing can take the place of: it is filled.
+    """
     folder = folder.resolve()  # `.` has no name to put a folder beside it
-    draft = folder.with_name(f".{folder.name}.partial")
+    fill = folder.is_dir()
+    draft = folder / DRAFT if fill else folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(draft, ignore_errors=True)  # what a killed run left
         draft.mkdir(parents=True)
@@ -115,7 +120,10 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         raise BadInput(f"{folder}: cannot be made ({error.strerror}); give another folder as --out") from None
     try:
         yield draft
-        os.replace(draft, folder)
+        for source in sorted(draft.iterdir()) if fill else ():
+            os.replace(source, folder / source.name)
+        if not fill:
+            os.replace(draft, folder)
     except OSError as error:
         raise BadInput(f"{folder}: cannot be written ({error.strerror})") from error
     finally:
