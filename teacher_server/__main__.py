@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from teacher_server.commands.health import health
 from teacher_server.commands.offline import describe, evaluate, export, fit
 from teacher_server.commands.online import score, serve
 from teacher_server.commands.triton import triton_repo
@@ -20,7 +21,7 @@ app = typer.Typer(
     help="Fit, export, serve and judge an LM-TAD teacher.",
 )
 
-for command in (fit, export, describe, evaluate, serve, score, triton_repo):
+for command in (fit, export, describe, evaluate, serve, health, score, triton_repo):
     app.command()(command)
 
 

@@ -76,6 +76,8 @@ class Expired(TeacherError):
 class NotReady(TeacherError):
     """The service is warming up, stuck or draining."""
 
+    exit_code = 1
+
 
 class EngineFailure(TeacherError):
     """The device could not compute a batch."""
