@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -143,6 +144,8 @@ def _check_shapes(found: Mapping[str, tuple[int, ...]], model: ModelConfig) -> N
 
 
 def _read_weights(path: Path, model: ModelConfig) -> dict[str, Tensor]:
+    if not os.access(path, os.R_OK):  # safetensors would say that there is no such file
+        raise BadArtifact(f"{path}: cannot be read by this user: allow it with chmod a+r")
     try:
         with safe_open(path, "pt") as file:
             names = list(file.keys())

@@ -223,6 +223,14 @@ def test_overwriting(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
+def test_every_user_may_read_a_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "t")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in [tmp_path / "t", *(tmp_path / "t").iterdir()]}
+    assert modes == {"t": 0o755, "model.safetensors": 0o644, "teacher.json": 0o644}
+    monkeypatch.setattr("teacher_server.artifact.os.access", lambda path, how: False)  # root may read anything
+    refused(tmp_path / "t", f"{tmp_path}/t/model.safetensors: cannot be read by this user")
+
+
 def test_an_empty_folder_is_filled_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be the mount point of a volume; what a killed process left there is no hindrance."""
     (tmp_path / ".partial").mkdir()

@@ -62,6 +62,7 @@ def save_student(file: Path, state: dict[str, Tensor], card: StudentCard) -> Non
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with whole_file(file) as partial:
         save_file(tensors, partial, metadata={"format": FORMAT, "card": json.dumps(asdict(card))})
+        partial.chmod(0o644)  # safetensors writes for its own user only
 
 
 def load_student(file: Path) -> tuple[dict[str, Tensor], StudentCard]:
