@@ -47,12 +47,12 @@ def run(settings: Settings) -> None:
 
 
 def _load(settings: Settings) -> tuple[Engine, TeacherDescription]:
+    artifact = load_artifact(settings.artifact)
     try:
         device = choose_device(settings.device)
         dtype = choose_dtype(settings.dtype, device)
     except ValueError as error:
         raise BadSettings(str(error)) from None
-    artifact = load_artifact(settings.artifact)
     return Engine(artifact.build(), device, dtype, settings.compile), artifact.description
 
 
