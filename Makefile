@@ -2,8 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# What tests marked `system` run: a browser, the Prometheus server, the documents' examples.
-DEBIAN := chromium chromium-driver curl prometheus
+# What tests marked `system` run: a browser, the Prometheus server, the documents' examples, networks of their own.
+DEBIAN := chromium chromium-driver curl iproute2 prometheus
 
 .PHONY: help demo test test-all debian lint format protos protos-check bench fuzz overload soak clean
 
@@ -38,6 +38,7 @@ lint: $(INSTALLED) protos-check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/*.Dockerfile
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

@@ -34,13 +34,6 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
-def test_hadolint_finds_nothing(file: Path) -> None:
-    hadolint = Path(sys.prefix) / "bin" / "hadolint"
-    done = subprocess.run([hadolint, "--no-color", file], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
 def test_an_image_is_small_and_runs_as_nobody_special(file: Path) -> None:
     image = read_image(file, {})
     assert len(image.stages) == 2
@@ -124,6 +117,21 @@ def test_gpus_are_reserved_where_they_are_used() -> None:
         if reserved:
             (device,) = service.plain["deploy"]["resources"]["reservations"]["devices"]
             assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+
+
+def test_documents_show_what_is_there() -> None:
+    documents = [ROOT / "README.md", ROOT / "compose.yaml", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(file.read_text() for file in documents)
+    shown = re.findall(
+        r"docker compose(?: --profile (\S+))? (?:up|build|run --rm|exec)(?: --detach)?((?: [a-z-]+)*)", text
+    )
+    assert len(shown) > 8
+    profiles = {profile for service in SERVICES.values() for profile in service.plain["profiles"]}
+    assert {profile for profile, _ in shown} <= {"", *profiles}
+    assert {words.split()[0] for _, words in shown if words.split()} <= SERVICES.keys()
+    variables = set(re.findall(r"\$\{(\w+):-", (ROOT / "compose.yaml").read_text()))
+    told = re.findall(r"`([A-Z_]+)`", (ROOT / "docs/containers.md").read_text().partition("## Variables")[2])
+    assert variables <= set(told)
 
 
 def moved(service: Service, artifact: Path, ports: dict[int, int]) -> dict[str, str]:
