@@ -161,7 +161,7 @@ def test_teacher_cpu_becomes_healthy_and_stops(tmp_path: Path) -> None:
 
     def healthy() -> bool:
         assert service.healthcheck
-        check = subprocess.run(service.healthcheck, env=environment, capture_output=True, timeout=5, check=False)
+        check = subprocess.run(service.healthcheck, env=environment, capture_output=True, timeout=60, check=False)
         return check.returncode == 0
 
     assert not healthy()
