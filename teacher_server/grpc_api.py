@@ -16,6 +16,7 @@ from protos.teacher.v1 import teacher_pb2 as pb
 from teacher_server import __version__, oip_api
 from teacher_server.addresses import Address, TcpAddress, check_free
 from teacher_server.batcher import Priority
+from teacher_server.calls import Calls
 from teacher_server.errors import BadSettings, InvalidRequest
 from teacher_server.grpc_connection import connection_options
 from teacher_server.grpc_status import parsed, service_handler
@@ -44,9 +45,9 @@ class TeacherMethods:
         self._service = service
         self._token_type = token_type_of(service.description.model.vocab_size)
 
-    def handler(self) -> grpc.GenericRpcHandler:
+    def handler(self, calls: Calls) -> grpc.GenericRpcHandler:
         """What a server needs to offer the methods."""
-        return service_handler(SERVICE_NAME, {"Describe": self._describe, "Score": self._score})
+        return service_handler(SERVICE_NAME, {"Describe": self._describe, "Score": self._score}, calls)
 
     async def _describe(self, data: bytes, remaining: float | None) -> bytes:
         parsed(pb.DescribeRequest, data)
@@ -123,16 +124,21 @@ class GrpcDoor:
     model: InferenceModel
     connections: Connections = field(default_factory=Connections)
     access: Access = field(default_factory=Access)
+    calls: Calls = field(default_factory=Calls)
     _health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer, init=False)
     _server: grpc.aio.Server = field(init=False)
     _socket_files: list[Path] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        interceptors = [TokenInterceptor(self.access.tokens)] if self.access.tokens else []
+        tokens, reading = self.access.tokens, self.model.service.reading
+        interceptors = [TokenInterceptor(tokens, reading)] if tokens else []
         options = connection_options(self.connections, self.model.service.limits.max_message_bytes)
         self._server = grpc.aio.server(interceptors=interceptors, options=options)
         self._server.add_generic_rpc_handlers(
-            (TeacherMethods(self.model.service).handler(), oip_api.InferenceMethods(self.model).handler())
+            (
+                TeacherMethods(self.model.service).handler(self.calls),
+                oip_api.InferenceMethods(self.model).handler(self.calls),
+            )
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, oip_api.SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from teacher_server.calls import REQUEST_ID, Calls
 from teacher_server.errors import (
     EngineFailure,
     Expired,
@@ -42,12 +43,15 @@ STATUS_OF: dict[type[TeacherError], grpc.StatusCode] = {
 PUSHBACK = "grpc-retry-pushback-ms"  # gRPC clients with a retry policy wait so long before they try again
 
 
-def service_handler(name: str, methods: Mapping[str, Method]) -> grpc.GenericRpcHandler:
+def service_handler(name: str, methods: Mapping[str, Method], calls: Calls) -> grpc.GenericRpcHandler:
     """What a server needs to offer the unary methods of a service.
 
     Requests arrive as bytes, so that bytes that are no message get the status of every other wrong request.
     """
-    handlers = {name: grpc.unary_unary_rpc_method_handler(_answering(method)) for name, method in methods.items()}
+    handlers = {
+        method: grpc.unary_unary_rpc_method_handler(_answering(f"{name}/{method}", answer, calls))
+        for method, answer in methods.items()
+    }
     return grpc.method_handlers_generic_handler(name, handlers)
 
 
@@ -59,19 +63,23 @@ def parsed(kind: type[M], data: bytes) -> M:
         raise InvalidRequest(f"{len(data)} bytes that are no {kind.DESCRIPTOR.full_name}") from None
 
 
-def _answering(method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
-    """The method as gRPC calls it."""
+def _answering(name: str, method: Method, calls: Calls) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    """The method as gRPC calls it. Whatever becomes of a call, its id is in the trailing metadata."""
 
     async def answer(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        try:
-            return await method(data, context.time_remaining())
-        except TeacherError as error:
-            code, details = STATUS_OF[type(error)], error.brief
-            if isinstance(error, Overloaded):
-                context.set_trailing_metadata(((PUSHBACK, str(round(error.retry_after * 1000))),))
-        except Exception:
-            log.exception("a request failed unexpectedly")
-            code, details = grpc.StatusCode.INTERNAL, "internal error: see the server's log"
+        trailing: dict[str, str] = {}
+        with calls.entered(name, context.invocation_metadata()) as call:
+            try:
+                return await method(data, context.time_remaining())
+            except TeacherError as error:
+                code, details = STATUS_OF[type(error)], error.brief
+                if isinstance(error, Overloaded):
+                    trailing[PUSHBACK] = str(round(error.retry_after * 1000))
+            except Exception:
+                log.exception("a request failed unexpectedly")
+                code, details = grpc.StatusCode.INTERNAL, "internal error: see the server's log"
+            finally:
+                context.set_trailing_metadata(tuple({REQUEST_ID: call.id, **trailing}.items()))
         try:
             await context.abort(code, details)
         except grpc.aio.InternalError:  # the caller has gone in the meantime: nobody is there to be told

@@ -13,6 +13,8 @@ from fastapi_offline import FastAPIOffline
 
 from teacher_server import __version__
 from teacher_server.addresses import TcpAddress, bind_tcp
+from teacher_server.calls import Calls
+from teacher_server.http_calls import HttpCalls
 from teacher_server.http_connection import server_config
 from teacher_server.http_guard import HttpGuard
 from teacher_server.http_status import answer_errors
@@ -74,9 +76,11 @@ class HttpDoor:
         routers: Sequence[APIRouter] = (),
         connections: Connections | None = None,
         access: Access | None = None,
+        calls: Calls | None = None,
     ) -> None:
         connections, access = connections or Connections(), access or Access()
-        app = HttpGuard(http_app(model, routers), access, connections.max_http_requests)
+        guarded = HttpGuard(http_app(model, routers), access, connections.max_http_requests, model.service.reading)
+        app = HttpCalls(guarded, calls or Calls(), lambda: model.service.state in (State.LEAVING, State.DRAINING))
         self._server = _Server(server_config(app, connections, access))
         self._task: asyncio.Task[None] | None = None
 

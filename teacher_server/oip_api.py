@@ -8,6 +8,7 @@ import grpc
 from google.protobuf.json_format import ParseDict
 from tritonclient.grpc import service_pb2 as pb
 
+from teacher_server.calls import Calls, take_over_id
 from teacher_server.dense import OUTPUT, Array
 from teacher_server.errors import InvalidRequest
 from teacher_server.grpc_status import parsed, service_handler
@@ -24,7 +25,7 @@ class InferenceMethods:
     def __init__(self, model: InferenceModel) -> None:
         self._model = model
 
-    def handler(self) -> grpc.GenericRpcHandler:
+    def handler(self, calls: Calls) -> grpc.GenericRpcHandler:
         """What a server needs to offer the methods."""
         return service_handler(
             SERVICE_NAME,
@@ -38,6 +39,7 @@ class InferenceMethods:
                 "ModelStatistics": self._model_statistics,
                 "ModelInfer": self._model_infer,
             },
+            calls,
         )
 
     async def _server_live(self, data: bytes, remaining: float | None) -> bytes:
@@ -73,6 +75,7 @@ class InferenceMethods:
     async def _model_infer(self, data: bytes, remaining: float | None) -> bytes:
         with self._model.service.reading():
             message = parsed(pb.ModelInferRequest, data)
+            take_over_id(message.id)
             self._model.check(message.model_name, message.model_version)
             request = await offloaded(len(data), _read, message)
         answer = await self._model.infer(request, remaining)

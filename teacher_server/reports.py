@@ -16,6 +16,7 @@ class State(enum.Enum):
     STARTING = "starting"
     READY = "ready"
     STUCK = "stuck"  # the device does not finish a batch: an orchestrator should restart the process
+    LEAVING = "leaving"  # requests are still answered, but balancers should send no more
     DRAINING = "draining"
 
 

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import ClientDisconnect
 
 from teacher_server import rest_models as records
+from teacher_server.calls import take_over_id
 from teacher_server.http_status import HTTP_STATUS_OF
 from teacher_server.offload import offloaded
 from teacher_server.oip_service import InferenceModel
@@ -129,8 +130,10 @@ def _add_inference(router: APIRouter, model: InferenceModel) -> None:
     )
     async def infer(request: Request) -> Response:
         """Log-probabilities of candidate cells after histories, in the dense form."""
-        body = await read_body(request, model.service.limits.max_message_bytes)
-        asked = await offloaded(len(body.json), read_inference, body)
+        with model.service.reading():
+            body = await read_body(request, model.service.limits.max_message_bytes)
+            asked = await offloaded(len(body.json), read_inference, body)
+        take_over_id(asked.id)
         answer = await _while_connected(request, model.infer(asked.inference))
         content, json_length = await offloaded(answer.log_probs.nbytes, write_answer, asked, model.name, answer)
         if json_length is None:

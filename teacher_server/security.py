@@ -7,6 +7,7 @@ import logging
 import re
 import stat
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -78,8 +79,9 @@ def access_of(security: Security, addresses: Iterable[Address]) -> Access:
 class TokenInterceptor(grpc.aio.ServerInterceptor):
     """Refuses gRPC calls without a good token before their message is read; health is open."""
 
-    def __init__(self, tokens: BearerTokens) -> None:
-        self._tokens = tokens
+    def __init__(self, tokens: BearerTokens, reading: Callable[[], AbstractContextManager[None]]) -> None:
+        """`reading`: around what is done to a request before it reaches the service, for whoever counts refusals."""
+        self._tokens, self._reading = tokens, reading
 
     async def intercept_service(
         self,
@@ -89,7 +91,8 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         if handler_call_details.method not in OPEN_METHODS:
             metadata = handler_call_details.invocation_metadata
             try:
-                self._tokens.check(value for name, value in metadata if name == "authorization")
+                with self._reading():
+                    self._tokens.check(value for name, value in metadata if name == "authorization")
             except Unauthenticated as error:
                 return _refusal(str(error))
         return await continuation(handler_call_details)

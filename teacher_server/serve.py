@@ -8,10 +8,12 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from teacher_server.artifact import load_artifact
 from teacher_server.batcher import Batcher
+from teacher_server.calls import Calls
 from teacher_server.description import TeacherDescription
 from teacher_server.device_memory import DeviceMemory
 from teacher_server.engine import BATCH_TOKENS, Engine, choose_device, choose_dtype
@@ -19,6 +21,7 @@ from teacher_server.errors import BadSettings
 from teacher_server.exposition import Exposition
 from teacher_server.grpc_api import GrpcDoor
 from teacher_server.http_api import HttpDoor
+from teacher_server.logs import RequestLog, configure
 from teacher_server.metrics import Metrics
 from teacher_server.monitor_api import monitor_router
 from teacher_server.oip_service import InferenceModel
@@ -28,8 +31,12 @@ from teacher_server.security import Access, access_of
 from teacher_server.service import Service
 from teacher_server.settings import Settings
 
+if TYPE_CHECKING:
+    from teacher_server.tracing import Tracing
+
 log = logging.getLogger("teacher")
 
+OTEL_SWITCHES = ("SDK_DISABLED", "TRACES_EXPORTER", "EXPORTER_OTLP_ENDPOINT", "EXPORTER_OTLP_TRACES_ENDPOINT")
 # gRPC answers and then closes what is left; requests themselves have had the drain timeout before.
 CLOSING_SECONDS = 2.0
 
@@ -39,11 +46,15 @@ def run(settings: Settings) -> None:
 
     Raises BadSettings, BadArtifact and, when the warm-up fails, EngineFailure.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(levelname)s: %(message)s")
-    log.setLevel(logging.INFO)
+    configure(settings.telling.log_format, settings.telling.log_level)
     access = access_of(settings.security, settings.addresses)
     engine, description = _load(settings)
-    asyncio.run(_serve(settings, access, engine, description))
+    tracing = _tracing(settings.telling.otlp_endpoint, description.digest)
+    try:
+        asyncio.run(_serve(settings, access, engine, description, tracing))
+    finally:
+        if tracing:
+            tracing.close()
 
 
 def _load(settings: Settings) -> tuple[Engine, TeacherDescription]:
@@ -56,14 +67,27 @@ def _load(settings: Settings) -> tuple[Engine, TeacherDescription]:
     return Engine(artifact.build(), device, dtype, settings.compile), artifact.description
 
 
+def _tracing(endpoint: str | None, digest: str) -> Tracing | None:
+    """Traces, if a flag or OpenTelemetry's own variables ask for them. Raises BadSettings without the extra."""
+    told = {name: os.environ.get(f"OTEL_{name}", "") for name in OTEL_SWITCHES}
+    off = told["SDK_DISABLED"].lower() == "true" or told["TRACES_EXPORTER"] == "none"
+    if off or not (endpoint or told["EXPORTER_OTLP_ENDPOINT"] or told["EXPORTER_OTLP_TRACES_ENDPOINT"]):
+        return None
+    try:
+        from teacher_server.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise BadSettings(f"traces need {error.name}: pip install 'hoser-distill[otel]'") from None
+    return Tracing(endpoint, digest)
+
+
 def _model(
-    settings: Settings, engine: Engine, description: TeacherDescription, on_state: Callable[[State], None]
+    settings: Settings, engine: Engine, description: TeacherDescription, observers: Sequence[Observer]
 ) -> InferenceModel:
     special = description.special
     batch_tokens = settings.batch_tokens or BATCH_TOKENS[engine.device.type]
     packer = Packer(description.model.block_size, special.sot, special.pad, batch_tokens, bucketed=settings.compile)
     metrics = Metrics(batch_tokens)
-    observer = tee([metrics.observer, Observer(state=on_state)])
+    observer = tee([metrics.observer, *observers])
     batcher = Batcher(
         engine.log_probs,
         packer,
@@ -76,14 +100,17 @@ def _model(
     return InferenceModel(service, settings.model_name, metrics)
 
 
-async def _serve(settings: Settings, access: Access, engine: Engine, description: TeacherDescription) -> None:
+async def _serve(
+    settings: Settings, access: Access, engine: Engine, description: TeacherDescription, tracing: Tracing | None
+) -> None:
     stop = _stop_event(settings.until_stdin_closes)
     states: asyncio.Queue[State] = asyncio.Queue()
-    model = _model(settings, engine, description, states.put_nowait)
-    service = model.service
-    grpc_door = GrpcDoor(model, settings.connections, access)
+    observers = [RequestLog(settings.telling.slow_request).observer, Observer(state=states.put_nowait)]
+    model = _model(settings, engine, description, [*observers, tracing.observer] if tracing else observers)
+    service, calls = model.service, Calls(tracing.span) if tracing else Calls()
+    grpc_door = GrpcDoor(model, settings.connections, access, calls)
     pages = monitor_router(Exposition(model, DeviceMemory(engine.device)))
-    http_door = HttpDoor(model, [pages], settings.connections, access) if settings.http_address else None
+    http_door = HttpDoor(model, [pages], settings.connections, access, calls) if settings.http_address else None
     following = asyncio.create_task(_follow(states, grpc_door))
     try:
         bound = [f"grpc={grpc_door.bind(address)}" for address in settings.grpc_addresses]
@@ -93,7 +120,9 @@ async def _serve(settings: Settings, access: Access, engine: Engine, description
         # Stable lines, so that a program that starts a server can read its ports.
         _announce(f"teacher: listening {' '.join(bound)} digest={description.digest}")
         await _until_stopped(service, grpc_door, stop)
-        log.info("stopping: finishing the requests that are here")
+        service.leave()
+        log.info("stopping: not ready for %s s, then finishing the requests that are here", settings.drain_delay)
+        await asyncio.sleep(settings.drain_delay)
     finally:
         following.cancel()
         # Not ready first, then finish what was admitted, then close the ports.

@@ -108,12 +108,16 @@ class Service:
             raise
 
     async def _admitted(self, work: ScoreWork, digest: str, priority: Priority, timeout: float | None) -> Scores:
-        if self.state is not State.READY:
+        if self.state not in (State.READY, State.LEAVING):
             raise NotReady(f"the teacher is {self.state.value}: try again later or another replica")
         if digest and digest != self.description.digest:
             raise WrongTeacher(f"the request is for teacher {digest}, but this is {self.description.digest}")
         check_limits(work, self.limits)
         return await self._scores(work, priority, timeout)
+
+    def leave(self) -> None:
+        """Be no longer ready, but answer: those who look at it will send no more requests."""
+        self._move({State.READY}, State.LEAVING)
 
     async def drain(self, grace: float) -> None:
         """Refuse new requests at once; return when those that were admitted are answered, or after `grace` s."""

@@ -10,6 +10,9 @@ from teacher_server.addresses import Address, TcpAddress
 from teacher_server.errors import BadSettings
 from teacher_server.limits import Connections, Limits
 
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 
 @dataclass(frozen=True)
 class TlsFiles:
@@ -33,6 +36,24 @@ class Security:
 
 
 @dataclass(frozen=True)
+class Telling:
+    """What a server says of its requests, and where."""
+
+    log_format: str = "text"  # or json
+    log_level: str = "info"  # debug, info, warning or error
+    slow_request: float = 10.0  # seconds from which an answered request is worth a line
+    otlp_endpoint: str | None = None  # of a collector for traces; None: what OTEL_* says, or no traces
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("--log-format", self.log_format, LOG_FORMATS),
+            ("--log-level", self.log_level, LOG_LEVELS),
+        ):
+            if value not in known:
+                raise BadSettings(f"unknown {name} {value!r}: use {', '.join(known)}")
+
+
+@dataclass(frozen=True)
 class Settings:
     """A server's settings. Times are seconds."""
 
@@ -48,9 +69,11 @@ class Settings:
     batch_timeout: float | None  # after which a batch counts as stuck; None: never
     queue_tokens: int  # tokens that may wait
     limits: Limits
+    drain_delay: float  # between no longer being ready and refusing requests, when the server stops
     drain_timeout: float  # that requests have to finish when the server stops
     connections: Connections
     security: Security
+    telling: Telling
     until_stdin_closes: bool
 
     def __post_init__(self) -> None:

@@ -11,9 +11,9 @@ import typer
 from teacher_server.addresses import TcpAddress, parse_address
 from teacher_server.errors import BadSettings, InvalidRequest
 from teacher_server.limits import Connections, Limits
-from teacher_server.settings import Security, Settings, TlsFiles
+from teacher_server.settings import Security, Settings, Telling, TlsFiles
 
-_LIMITS, _CONNECTIONS = Limits(), Connections()
+_LIMITS, _CONNECTIONS, _TELLING = Limits(), Connections(), Telling()
 
 
 def serve(
@@ -98,6 +98,15 @@ def serve(
     max_message_bytes: Annotated[
         int, typer.Option(envvar="TEACHER_MAX_MESSAGE_BYTES", min=1, help="Bytes that one gRPC message may have.")
     ] = _LIMITS.max_message_bytes,
+    drain_delay: Annotated[
+        float,
+        typer.Option(
+            envvar="TEACHER_DRAIN_DELAY",
+            min=0,
+            help="Seconds on SIGTERM or SIGINT in which requests are still taken, but health says not ready: "
+            "balancers need them to turn to other replicas.",
+        ),
+    ] = 0.0,
     drain_timeout: Annotated[
         float,
         typer.Option(envvar="TEACHER_DRAIN_TIMEOUT", min=0, help="Seconds to finish requests on SIGTERM or SIGINT."),
@@ -155,6 +164,27 @@ def serve(
             help="Metrics and the status page need neither token nor client certificate.",
         ),
     ] = False,
+    log_format: Annotated[
+        str, typer.Option(envvar="TEACHER_LOG_FORMAT", help="Of the log on standard error: text or json.")
+    ] = _TELLING.log_format,
+    log_level: Annotated[
+        str,
+        typer.Option(
+            envvar="TEACHER_LOG_LEVEL",
+            help="debug (every request), info (requests that failed, too), warning (slow and refused ones) or error.",
+        ),
+    ] = _TELLING.log_level,
+    slow_request: Annotated[
+        float,
+        typer.Option(envvar="TEACHER_SLOW_REQUEST", min=0, help="Seconds from which a request is logged as slow."),
+    ] = _TELLING.slow_request,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TEACHER_OTLP_ENDPOINT",
+            help="http://HOST:PORT of an OpenTelemetry collector (OTLP over gRPC) for traces; OTEL_* variables count.",
+        ),
+    ] = None,
     until_stdin_closes: Annotated[
         bool,
         typer.Option(
@@ -182,11 +212,13 @@ def serve(
             batch_timeout=batch_timeout or None,
             queue_tokens=queue_tokens,
             limits=limits,
+            drain_delay=drain_delay,
             drain_timeout=drain_timeout,
             connections=Connections(
                 max_connection_age, max_concurrent_streams, keepalive, http_timeout, max_http_requests
             ),
             security=Security(_tls_files(tls_cert, tls_key, tls_client_ca), token_file, open_metrics),
+            telling=Telling(log_format, log_level, slow_request, otlp_endpoint),
             until_stdin_closes=until_stdin_closes,
         )
     )

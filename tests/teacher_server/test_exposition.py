@@ -125,7 +125,7 @@ def test_the_state_is_one_of_all() -> None:
         states = {
             dict(labels)["teacher_state"]: held for (name, labels), held in samples.items() if name == "teacher_state"
         }
-        assert states == {"starting": 0, "ready": 0, "stuck": 0, "draining": 1}
+        assert states == {"starting": 0, "ready": 0, "stuck": 0, "leaving": 0, "draining": 1}
         assert value(samples, "teacher_ready") == 0
 
     run(body)

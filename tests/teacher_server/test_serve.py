@@ -16,11 +16,12 @@ import httpx
 import numpy as np
 import pytest
 import torch
+import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc
-from teacher_server.__main__ import main
+from teacher_server.__main__ import app, main
 from teacher_server.artifact import load_artifact
 from tests.serving import RunningTeacher, finished, serve, start, tiny_artifact, wait_until_ready
 from tests.teacher_server.scoring import log_probs_of, message_of, oracle, work_of
@@ -76,6 +77,23 @@ def test_what_does_not_finish_in_time_is_told_so(artifact: Path) -> None:
         teacher.process.send_signal(signal.SIGINT)  # it ends a server as SIGTERM does
         assert answer.exception().code() is grpc.StatusCode.UNAVAILABLE
         assert "shut down before" in answer.exception().details()
+        finished(teacher.process, 0)
+
+
+def test_between_ready_and_refusing_there_is_time_for_balancers(artifact: Path) -> None:
+    with serve(artifact, "--drain-delay", "1.5") as teacher, grpc.insecure_channel(teacher.grpc) as channel:
+        stub = teacher_pb2_grpc.TeacherServiceStub(channel)
+        with httpx.Client(base_url=str(teacher.http)) as client:
+            assert "connection" not in client.get("/readyz").headers
+            teacher.process.send_signal(signal.SIGTERM)
+            while (ready := client.get("/readyz")).status_code == 200:
+                time.sleep(0.01)
+            assert (ready.json()["status"], ready.headers["connection"]) == ("leaving", "close")
+            assert client.get("/livez").status_code == 200
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        for _ in range(3):
+            assert len(log_probs_of(stub.Score(message_of(SMALL), timeout=10))) == len(SMALL.candidates)
         finished(teacher.process, 0)
 
 
@@ -143,6 +161,8 @@ BAD_FLAGS = {
     "HTTP host": (["--http-address", "192.0.2.1:80"], "cannot listen on 192.0.2.1:80"),
     "device": (["--device", "tpu"], "unknown device 'tpu'"),
     "dtype": (["--dtype", "int8"], "unknown dtype 'int8'"),
+    "log format": (["--log-format", "xml"], "unknown --log-format 'xml': use text, json"),
+    "log level": (["--log-level", "loud"], "unknown --log-level 'loud': use debug, info, warning, error"),
 }
 
 
@@ -152,6 +172,14 @@ def test_flags_that_cannot_work_are_one_line(
 ) -> None:
     flags, message = BAD_FLAGS[kind]
     assert message in refused(monkeypatch, capfd, str(artifact), *flags)
+
+
+def test_every_flag_is_a_variable_too() -> None:
+    """`TEACHER_` and the flag's name, for all that `teacher serve` takes."""
+    serve_command = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    flags = {parameter.opts[0]: parameter.envvar for parameter in serve_command.params if parameter.name != "help"}
+    assert len(flags) > 20
+    assert flags == {flag: "TEACHER_" + flag.removeprefix("--").upper().replace("-", "_") for flag in flags}
 
 
 def test_cuda_that_is_absent_is_one_line(
