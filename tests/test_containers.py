@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from teacher_server.__main__ import app
 from teacher_server.serve import CLOSING_SECONDS
@@ -134,6 +135,15 @@ def test_documents_show_what_is_there() -> None:
     assert variables <= set(told)
 
 
+def test_the_secrets_that_the_document_shows_are_settings_of_serve() -> None:
+    text = (ROOT / "docs/containers.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    override = yaml.safe_load(text)
+    teacher = override["services"]["teacher"]
+    assert teacher["environment"].keys() <= {parameter.envvar for parameter in SERVE.values()}
+    assert {Path(path).name for path in teacher["environment"].values()} == set(teacher["secrets"])
+    assert override["secrets"].keys() == set(teacher["secrets"])
+
+
 def moved(service: Service, artifact: Path, ports: dict[int, int]) -> dict[str, str]:
     """The service's environment for a process of this machine: its volume in a folder, its ports free ones of ours."""
     known = dict(service.environment)
@@ -178,4 +188,5 @@ def test_teacher_cpu_becomes_healthy_and_stops(tmp_path: Path) -> None:
         assert not healthy()
     finally:
         process.kill()
-        process.wait()
+        if process.stdout and not process.stdout.closed:
+            process.communicate()

@@ -6,7 +6,9 @@ Standard library only, so that it costs a fifth of a second; proxies of the envi
 from __future__ import annotations
 
 import json
+import ssl
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
@@ -26,17 +28,28 @@ def health(
             help="[http[s]://]HOST:PORT of the server's health pages, with a path if not /readyz.",
         ),
     ] = "127.0.0.1:8000",
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TEACHER_TLS_CERT",
+            help="PEM file: speak HTTPS, and only with a server that shows this certificate or one that it signed.",
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.01, help="Seconds to wait for the answer.")] = 3.0,
 ) -> None:
     """Ask a server whether it takes requests: exit status 0 if so, 1 if not or if nobody answers."""
-    parts, address = _parse(url)
+    parts, address = _parse(url, "https" if tls_cert else "http")
     path = parts.path if parts.path not in ("", "/") else "/readyz"
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(ANY.get(address.host, address.host), address.port, timeout=timeout)
+    host = ANY.get(address.host, address.host)
+    connection = HTTPConnection(host, address.port, timeout=timeout)
+    if parts.scheme == "https":
+        connection = HTTPSConnection(host, address.port, timeout=timeout, context=_context(tls_cert))
     try:
         connection.request("GET", path)
         response = connection.getresponse()
         said = _status(response.read(10_000))
+    except ssl.SSLError as error:
+        raise NotReady(f"{url}: no answer in TLS: {getattr(error, 'verify_message', None) or error.reason}") from None
     except OSError as error:
         raise NotReady(f"{url}: no answer: {error.strerror or error}") from None
     except HTTPException as error:
@@ -48,11 +61,23 @@ def health(
     print(f"teacher: {said or response.reason}")
 
 
-def _parse(url: str) -> tuple[SplitResult, TcpAddress]:
+def _context(certificate: Path | None) -> ssl.SSLContext:
+    """Trust in the given certificate alone, whatever names it is for, or in those that the system trusts."""
+    try:
+        context = ssl.create_default_context(cafile=certificate)
+    except OSError as error:  # an SSLError is one
+        raise BadSettings(f"{certificate}: no certificate in PEM form ({error.strerror or error})") from None
+    if certificate:
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def _parse(url: str, scheme: str) -> tuple[SplitResult, TcpAddress]:
     if url == "none":
         raise BadSettings("there is no HTTP to ask for health: ask grpc.health.v1 on the gRPC port instead")
     try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        parts = urlsplit(url if "://" in url else f"{scheme}://{url}")
         address = parse_address(parts.netloc)
     except (ValueError, BadSettings):
         address = None

@@ -10,9 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
 from tests.serving import RunningTeacher, serve, tiny_artifact
 
 
@@ -49,6 +51,27 @@ def test_a_ready_server(teacher: RunningTeacher) -> None:
     ):
         assert health(*words, **env) == (0, "teacher: ready")
     assert health(f"{teacher.http}/livez") == (0, "teacher: alive")
+
+
+def test_a_server_behind_tls_client_certificates_and_tokens(tmp_path: Path) -> None:
+    """As in a container: the check finds the address and the certificate where the server does."""
+    authority = Authority()
+    files, other = authority.issue(tmp_path / "tls"), Authority().issue(tmp_path / "other")
+    tiny_artifact(tmp_path / "artifact")
+    (tmp_path / "tokens").write_text("0123456789abcdef0123456789abcdef\n")
+    env = {"TEACHER_TLS_CERT": str(files.certificate), "TEACHER_TLS_KEY": str(files.key)}
+    env |= {"TEACHER_TLS_CLIENT_CA": str(files.ca), "TEACHER_TOKEN_FILE": str(tmp_path / "tokens")}
+    with serve(tmp_path / "artifact", env=env) as running:
+        assert running.http
+        address = running.http.partition("://")[2]
+        assert health(**env, TEACHER_HTTP_ADDRESS=address) == (0, "teacher: ready")
+        assert health(address, "--tls-cert", str(files.ca)) == (0, "teacher: ready")
+        status, line = health(address, "--tls-cert", str(other.certificate))
+        assert (status, line[:49]) == (1, f"teacher: error: {address}: no answer in TLS: "[:49])
+        assert health(f"https://{address}")[0] == 1  # the system does not know this authority
+        assert health(address)[0] == 1
+    status, line = health(address, "--tls-cert", str(tmp_path / "tokens"))
+    assert (status, "no certificate in PEM form" in line) == (2, True)
 
 
 def test_a_frozen_server(teacher: RunningTeacher) -> None:
