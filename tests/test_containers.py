@@ -96,7 +96,7 @@ def test_a_service_is_restricted(service: Service) -> None:
 def test_a_teacher_is_checked_and_may_drain(service: Service) -> None:
     assert service.healthcheck == ["teacher", "health"]
     assert service.image.healthcheck.endswith('CMD ["teacher", "health"]')
-    drain: Any = SERVE["drain_timeout"].default
+    drain: Any = SERVE["drain_delay"].default + SERVE["drain_timeout"].default  # type: ignore[operator]
     assert service.stop_seconds >= drain + 2 * CLOSING_SECONDS
     assert service.plain["restart"] == "no"
     assert read_compose({"RESTART": "unless-stopped"})[service.name].plain["restart"] == "unless-stopped"
