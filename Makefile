@@ -4,13 +4,15 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # What tests marked `system` run: a browser, the Prometheus server, the documents' examples, networks of their own.
 DEBIAN := chromium chromium-driver curl iproute2 prometheus
+TRITON_TESTS := tests/integration/test_triton.py
 
-.PHONY: help demo test test-all debian lint format protos protos-check bench fuzz overload soak clean
+.PHONY: help demo test test-all test-triton triton-server debian lint format protos protos-check bench fuzz overload soak clean
 
 help:
 	@echo "make demo [DATA=folder]  the whole line on a sample city, or on a HOSER data folder"
 	@echo "make test                what a newcomer runs: all quick tests, Python packages only"
 	@echo "make test-all            every test: the long ones too, and those that need Debian packages, which it installs"
+	@echo "make test-triton         the tests against a real Triton server, which make triton-server installs into .triton"
 	@echo "make lint                formatting, lint, types, generated code"
 	@echo "make format              put the formatting right"
 	@echo "make protos              generate the wire code anew"
@@ -31,8 +33,16 @@ test: $(INSTALLED)
 debian:
 	@.ci/debian $(DEBIAN)
 
-test-all: $(INSTALLED) debian
-	$(BIN)/pytest --durations=15
+test-all: $(INSTALLED) debian test-triton
+	$(BIN)/pytest --durations=15 --ignore=$(TRITON_TESTS)
+
+test-triton: $(INSTALLED) triton-server
+	$(BIN)/pytest $(TRITON_TESTS)
+
+triton-server: .triton/.installed
+
+.triton/.installed: tests/integration/install_triton.sh constraints.txt
+	tests/integration/install_triton.sh .triton
 
 lint: $(INSTALLED) protos-check
 	$(BIN)/ruff format --check .
@@ -63,4 +73,4 @@ bench: $(INSTALLED)
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .triton build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
