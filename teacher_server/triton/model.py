@@ -16,6 +16,7 @@ sys.path.insert(0, str(HERE))  # the modules beside this file, even where anothe
 
 import torch  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
+from torch.utils.dlpack import from_dlpack  # noqa: E402
 
 from teacher_server.artifact import load_artifact  # noqa: E402
 from teacher_server.dense import OUTPUT  # noqa: E402
@@ -65,7 +66,7 @@ class TritonPythonModel:
 # without a word.
 def _call(request: Any) -> Call:
     parameters = json.loads(request.parameters() or "{}")
-    arrays = {tensor.name(): torch.from_dlpack(tensor).numpy() for tensor in request.inputs()}
+    arrays = {tensor.name(): from_dlpack(tensor).numpy() for tensor in request.inputs()}
     return Call(arrays, str(parameters.get("digest", "")), str(parameters.get("datatype", "FP32")))
 
 

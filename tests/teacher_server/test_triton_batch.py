@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -71,6 +71,7 @@ def fits(work: ScoreWork) -> bool:
     return bool(work.scored.any())
 
 
+@settings(deadline=None)
 @given(st.lists(works().filter(fits), min_size=1, max_size=4), st.data())
 def test_calls_of_any_shape_get_the_oracles_numbers(
     description: TeacherDescription, asked: Sequence[ScoreWork], data: st.DataObject
