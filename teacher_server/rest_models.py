@@ -37,7 +37,9 @@ class InputTensor(Asked):
     shape: Shape
     datatype: str = Field(description="INT32")
     parameters: InputParameters = InputParameters()
-    data: Row | Rows | Block | None = Field(default=None, description="Numbers in row-major order, nested or not.")
+    data: Row | Rows | Block | None = Field(
+        default=None, union_mode="left_to_right", description="Numbers in row-major order, nested or not."
+    )
 
 
 class OutputParameters(Asked):

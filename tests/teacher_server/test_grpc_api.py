@@ -16,9 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc
 from teacher_server.artifact import load_artifact
-from teacher_server.errors import BadArtifact, BadSettings, TeacherError
 from teacher_server.grpc_api import token_type_of
-from teacher_server.grpc_status import STATUS_OF
 from teacher_server.model import LMTAD
 from tests.serving import RunningTeacher, serve, tiny_artifact
 from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, SPECIAL, log_probs_of, message_of, oracle, work_of
@@ -172,17 +170,9 @@ def test_wrong_teacher_names_both(stub: teacher_pb2_grpc.TeacherServiceStub, tea
         stub.Score(message_of(GOOD, digest="cd" * 32), timeout=10)
 
 
-def test_the_mapping_covers_every_request_error() -> None:
-    only_at_start = {BadArtifact, BadSettings}
-    assert set(STATUS_OF) == set(TeacherError.__subclasses__()) - only_at_start
-    # gRPC has one status for a queue that is full and a request that is too large; the first comes with a pushback.
-    assert len(set(STATUS_OF.values())) == len(STATUS_OF) - 1
-    assert not any(error.__subclasses__() for error in STATUS_OF)
-
-
-def test_health_knows_the_server_and_the_service(channel: grpc.Channel) -> None:
+def test_health_knows_the_server_and_the_services(channel: grpc.Channel) -> None:
     stub = health_pb2_grpc.HealthStub(channel)
-    for name in ("", "teacher.v1.TeacherService"):
+    for name in ("", "teacher.v1.TeacherService", "inference.GRPCInferenceService"):
         response = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
         assert response.status == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.RpcError) as caught:
@@ -198,7 +188,7 @@ def test_reflection_lists_the_services_and_their_methods(channel: grpc.Channel) 
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     listing, file = stub.ServerReflectionInfo(iter(asked), timeout=10)
     names = {service.name for service in listing.list_services_response.service}
-    assert {"teacher.v1.TeacherService", "grpc.health.v1.Health"} <= names
+    assert {"teacher.v1.TeacherService", "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= names
     described = FileDescriptorProto.FromString(file.file_descriptor_response.file_descriptor_proto[0])
     assert [method.name for method in described.service[0].method] == ["Describe", "Score"]
 

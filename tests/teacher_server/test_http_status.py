@@ -3,70 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
 
 from teacher_server.addresses import TcpAddress
-from teacher_server.batcher import Batcher
-from teacher_server.description import TeacherDescription
 from teacher_server.errors import BadArtifact, BadSettings, Overloaded, TeacherError
 from teacher_server.http_api import HttpDoor
 from teacher_server.http_status import HTTP_STATUS_OF, error_response
 from teacher_server.oip_service import InferenceModel
-from teacher_server.packing import Floats, PackedBatch
-from teacher_server.reports import Observer, RequestReport
 from teacher_server.service import Scores, Service
 from tests.teacher_server.dense_clients import infer_json
-from tests.teacher_server.scoring import SPECIAL, dense_arrays_of, packer, tiny_engine, work_of
+from tests.teacher_server.gated import Gated, gated
+from tests.teacher_server.scoring import dense_arrays_of, work_of
 from tests.teacher_server.test_batcher import until
-from tests.teacher_server.test_service import DIGEST, GRID, LIMITS, MODEL
+from tests.teacher_server.test_service import service
 
 BODY = infer_json(dense_arrays_of(work_of([[1, 2, 3]], [[[6, 7]]])))
 INFER = "/v2/models/teacher/infer"
 
 
-class GatedDevice:
-    """An engine that computes while `go` is set, and fails if `fault` says how."""
-
-    def __init__(self) -> None:
-        self.go, self.begun, self.fault = threading.Event(), 0, ""
-        self.go.set()
-        self._engine = tiny_engine(MODEL)
-
-    def compute(self, batch: PackedBatch) -> Floats:
-        self.begun += 1
-        assert self.go.wait(30)
-        if self.fault:
-            raise RuntimeError(self.fault)
-        return self._engine.log_probs(batch)
-
-
-def run(
-    body: Callable[[httpx.AsyncClient, GatedDevice, list[RequestReport]], Awaitable[None]],
-    kind: type[Service] = Service,
-) -> None:
+def run(body: Callable[[httpx.AsyncClient, Gated], Awaitable[None]], kind: type[Service] = Service) -> None:
     """An HTTP door on a real port over a service of its own with a small queue."""
 
     async def whole() -> None:
-        device, reports = GatedDevice(), list[RequestReport]()
-        observer = Observer(request=reports.append)
-        batcher = Batcher(device.compute, packer(), queue_tokens=4, observer=observer)
-        description = TeacherDescription(MODEL.config, SPECIAL, GRID, {}, DIGEST)
-        service = kind(description, "float32", batcher, LIMITS, observer)
-        door = HttpDoor(InferenceModel(service))
-        address = await door.start(TcpAddress("127.0.0.1", 0))
-        await service.warm_up()
-        device.begun = 0
-        try:
-            async with httpx.AsyncClient(base_url=f"http://{address}", timeout=30) as client:
-                await body(client, device, reports)
-        finally:
-            device.go.set()
-            await service.drain(10)
-            await door.stop(1)
+        async with gated(kind) as served:
+            door = HttpDoor(served.model)
+            address = await door.start(TcpAddress("127.0.0.1", 0))
+            try:
+                async with httpx.AsyncClient(base_url=f"http://{address}", timeout=30) as client:
+                    await body(client, served)
+            finally:
+                served.device.go.set()
+                await door.stop(1)
 
     asyncio.run(whole())
 
@@ -84,10 +54,10 @@ def test_the_wait_is_told_in_whole_seconds() -> None:
 
 
 def test_a_full_queue_is_429_with_the_time_to_wait() -> None:
-    async def body(client: httpx.AsyncClient, device: GatedDevice, reports: list[RequestReport]) -> None:
-        device.go.clear()
+    async def body(client: httpx.AsyncClient, served: Gated) -> None:
+        served.device.go.clear()
         waiting = [asyncio.create_task(client.post(INFER, json=BODY))]
-        await until(lambda: device.begun == 1)
+        await until(lambda: served.device.begun == 1)
         refused = None
         for _ in range(5):
             waiting.append(asyncio.create_task(client.post(INFER, json=BODY)))
@@ -98,19 +68,19 @@ def test_a_full_queue_is_429_with_the_time_to_wait() -> None:
         assert refused is not None
         assert (refused.status_code, int(refused.headers["Retry-After"]) >= 1) == (429, True)
         assert "try again" in refused.json()["error"]
-        device.go.set()
+        served.device.go.set()
         assert {response.status_code for response in await asyncio.gather(*waiting)} == {200}
 
     run(body)
 
 
 def test_a_device_that_fails_is_500_without_its_innards() -> None:
-    async def body(client: httpx.AsyncClient, device: GatedDevice, reports: list[RequestReport]) -> None:
-        device.fault = "no kernel image"
+    async def body(client: httpx.AsyncClient, served: Gated) -> None:
+        served.device.fault = "no kernel image"
         response = await client.post(INFER, json=BODY)
         assert (response.status_code, list(response.json())) == (500, ["error"])
         assert "Traceback" not in response.text
-        device.fault = ""
+        served.device.fault = ""
         assert (await client.post(INFER, json=BODY)).status_code == 200
 
     run(body)
@@ -122,7 +92,7 @@ class Careless(Service):
 
 
 def test_what_nobody_expected_is_500_and_says_nothing() -> None:
-    async def body(client: httpx.AsyncClient, device: GatedDevice, reports: list[RequestReport]) -> None:
+    async def body(client: httpx.AsyncClient, served: Gated) -> None:
         response = await client.post(INFER, json=BODY)
         assert (response.status_code, response.json()) == (500, {"error": "internal error: see the server's log"})
 
@@ -131,9 +101,7 @@ def test_what_nobody_expected_is_500_and_says_nothing() -> None:
 
 def test_a_teacher_that_is_not_ready_is_503() -> None:
     async def whole() -> None:
-        batcher = Batcher(tiny_engine(MODEL).log_probs, packer(), 4)
-        service = Service(TeacherDescription(MODEL.config, SPECIAL, GRID, {}, DIGEST), "float32", batcher, LIMITS)
-        door = HttpDoor(InferenceModel(service))
+        door = HttpDoor(InferenceModel(service()))
         address = await door.start(TcpAddress("127.0.0.1", 0))
         async with httpx.AsyncClient(base_url=f"http://{address}") as client:
             response = await client.post(INFER, json=BODY)
@@ -148,18 +116,18 @@ def test_a_teacher_that_is_not_ready_is_503() -> None:
 
 
 def test_a_caller_that_goes_away_takes_its_work_along() -> None:
-    async def body(client: httpx.AsyncClient, device: GatedDevice, reports: list[RequestReport]) -> None:
-        device.go.clear()
+    async def body(client: httpx.AsyncClient, served: Gated) -> None:
+        served.device.go.clear()
         first = asyncio.create_task(client.post(INFER, json=BODY))
-        await until(lambda: device.begun == 1)
+        await until(lambda: served.device.begun == 1)
         async with httpx.AsyncClient(base_url=client.base_url) as other:
             impatient = asyncio.create_task(other.post(INFER, json=BODY))
             await asyncio.sleep(0.3)
             impatient.cancel()
             await asyncio.wait({impatient})
-        await until(lambda: [report.outcome for report in reports] == ["Cancelled"])
-        device.go.set()
+        await until(lambda: [report.outcome for report in served.reports] == ["Cancelled"])
+        served.device.go.set()
         assert (await first).status_code == 200
-        assert device.begun == 1
+        assert served.device.begun == 1
 
     run(body)
