@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from typing import Any
 
 import grpc
 import numpy as np
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 
 from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc
-from teacher_server.addresses import parse_address
+from teacher_server.channel import ClientFiles
 from teacher_server.errors import BadSettings, EngineFailure, InvalidRequest, TeacherError
 from teacher_server.grpc_api import TOKEN_DTYPES
 from teacher_server.grpc_status import STATUS_OF
 
 TIMEOUT = 60.0  # seconds for one answer
+PLAIN = ClientFiles()
 
 _ERROR_OF: dict[grpc.StatusCode, type[TeacherError]] = {code: error for error, code in STATUS_OF.items()}
 
 
-def describe_address(address: str) -> dict[str, Any]:
+def describe_address(address: str, files: ClientFiles = PLAIN) -> dict[str, Any]:
     """What the teacher at `address` says of itself: the fields of DescribeResponse, by their proto names.
 
-    Addresses: `[grpc://]HOST:PORT`, `[grpc+]unix:PATH`. Raises BadSettings when nobody answers there.
+    Addresses: see `ClientFiles.channel`. Raises BadSettings when nobody answers there.
     """
-    response = _called(address, lambda stub: stub.Describe(pb.DescribeRequest(), timeout=TIMEOUT))
+    response = _called(address, files, "Describe", pb.DescribeRequest())
     described: dict[str, Any] = MessageToDict(
         response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -35,7 +35,7 @@ def describe_address(address: str) -> dict[str, Any]:
     return described
 
 
-def score_address(address: str, request: object) -> dict[str, Any]:
+def score_address(address: str, request: object, files: ClientFiles = PLAIN) -> dict[str, Any]:
     """Log-probabilities for a request written in JSON.
 
     `request`: {"histories": [[cell, ...], ...], "candidates": [[[cell, ...] per scored position] per history],
@@ -44,7 +44,7 @@ def score_address(address: str, request: object) -> dict[str, Any]:
     Raises InvalidRequest for a malformed request, and what the teacher answers.
     """
     histories, candidates, window, digest = _read(request)
-    described = _called(address, lambda stub: stub.Describe(pb.DescribeRequest(), timeout=TIMEOUT))
+    described = _called(address, files, "Describe", pb.DescribeRequest())
     dtype = TOKEN_DTYPES[described.token_type]
     positions = [cells for history in candidates for cells in history]
     message = pb.ScoreRequest(
@@ -56,7 +56,7 @@ def score_address(address: str, request: object) -> dict[str, Any]:
         candidates=_packed("candidates", [cell for cells in positions for cell in cells], dtype),
         candidate_counts=_packed("candidates", [len(cells) for cells in positions], np.dtype("<u2")),
     )
-    response = _called(address, lambda stub: stub.Score(message, timeout=TIMEOUT))
+    response = _called(address, files, "Score", message)
     flat = iter(np.frombuffer(response.log_probs, "<f4").tolist())
     return {
         "log_probs": [[[next(flat) for _ in cells] for cells in history] for history in candidates],
@@ -67,19 +67,13 @@ def score_address(address: str, request: object) -> dict[str, Any]:
     }
 
 
-def _target(address: str) -> str:
-    match = re.fullmatch(r"(?:grpc://|grpc\+(?=unix:))?(.+)", address)
-    if not match or "://" in match[1]:
-        raise BadSettings(f"bad address {address!r}: use grpc://HOST:PORT, HOST:PORT or unix:PATH")
-    return str(parse_address(match[1]))
-
-
-def _called(address: str, call: Callable[[Any], Any]) -> Any:
+def _called(address: str, files: ClientFiles, method: str, request: Message) -> Any:
     """One call, with the teacher's error raised as the class that it stands for."""
-    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    with grpc.insecure_channel(_target(address), options=options) as channel:
+    metadata = files.metadata()
+    with files.channel(address) as channel:
         try:
-            return call(teacher_pb2_grpc.TeacherServiceStub(channel))
+            stub = teacher_pb2_grpc.TeacherServiceStub(channel)
+            return getattr(stub, method)(request, timeout=TIMEOUT, metadata=metadata)
         except grpc.RpcError as error:
             raise _translated(address, error.code(), error.details()) from None
 

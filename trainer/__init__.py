@@ -6,6 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 # A trainer and its local teacher take turns on the same cores: a waiting thread must sleep, not spin. Read by
 # OpenMP when torch is loaded, so it stands before every other import.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# gRPC's core writes lines of its own about every failed handshake; ours say what to do.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 try:
     __version__ = version("hoser-distill")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from teacher_server.commands.client_flags import Ca, ClientCert, ClientKey, TokenFile
 from teacher_server.errors import BadArtifact, BadSettings
 from teacher_server.fit.settings import FitSettings
 
@@ -114,10 +115,14 @@ def describe(
     teacher: Annotated[
         str,
         typer.Argument(
-            help="Artifact folder, or address of a served teacher (grpc://HOST:PORT, HOST:PORT or unix:PATH)."
+            help="Artifact folder, or address of a served teacher (grpc[s]://HOST:PORT, HOST:PORT or unix:PATH)."
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    ca: Ca = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Say what a teacher is: digest, sizes, vocabulary, grid, provenance. A folder is verified in full."""
     if os.path.exists(teacher):
@@ -126,9 +131,10 @@ def describe(
 
         content = to_json(load_artifact(Path(teacher)).description)
     elif ":" in teacher:
+        from teacher_server.channel import ClientFiles
         from teacher_server.client import describe_address
 
-        content = describe_address(teacher)
+        content = describe_address(teacher, ClientFiles(ca, client_cert, client_key, token_file))
     else:
         raise BadArtifact(f"{teacher} does not exist (an address would be grpc://HOST:PORT or unix:PATH)")
     if as_json:

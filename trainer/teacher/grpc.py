@@ -18,6 +18,7 @@ from protos.teacher.v1 import teacher_pb2_grpc as pb_grpc
 from trainer.errors import TeacherMismatch
 from trainer.grid import Grid
 from trainer.teacher.protocol import Answer, Description, Limits, Query
+from trainer.teacher.security import Access
 from trainer.teacher.split import split_query
 from trainer.teacher.status import FAILOVER, translated
 
@@ -33,11 +34,11 @@ TOKEN_DTYPES: dict[int, str] = {pb.TOKEN_TYPE_UINT16: "<u2", pb.TOKEN_TYPE_INT32
 
 
 class Endpoint:
-    """One address and its channel."""
+    """One address, its channel, and what goes with every call."""
 
-    def __init__(self, target: str) -> None:
-        self.target = target
-        self.channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+    def __init__(self, target: str, access: Access) -> None:
+        self.target, self.access = target, access
+        self.channel = access.channel(target, CHANNEL_OPTIONS)
         self.stub = pb_grpc.TeacherServiceStub(self.channel)
         self.health = health_grpc.HealthStub(self.channel)
 
@@ -45,9 +46,16 @@ class Endpoint:
 class GrpcTeacher:
     """Asks the endpoints in turn; one that fails is passed over while another one answers."""
 
-    def __init__(self, targets: Sequence[str], *, deadline_s: float = 120.0, connect_s: float = CONNECT_S) -> None:
+    def __init__(
+        self,
+        targets: Sequence[str],
+        *,
+        deadline_s: float = 120.0,
+        connect_s: float = CONNECT_S,
+        access: Access | None = None,
+    ) -> None:
         """Connects and reads the description. Raises TeacherUnavailable, TeacherMismatch or BadInput."""
-        self._endpoints = [Endpoint(target) for target in targets]
+        self._endpoints = [Endpoint(target, access or Access()) for target in targets]
         self._turn = itertools.count()
         self._deadline_s = deadline_s
         try:
@@ -102,7 +110,7 @@ class GrpcTeacher:
         for attempt in range(len(self._endpoints)):
             endpoint = self._endpoints[(first + attempt) % len(self._endpoints)]
             try:
-                return endpoint.stub.Score(request, timeout=self._deadline_s)
+                return endpoint.stub.Score(request, timeout=self._deadline_s, metadata=endpoint.access.metadata())
             except grpc.RpcError as error:
                 if error.code() not in FAILOVER:
                     raise translated(error.code(), error.details(), endpoint.target) from None
@@ -154,10 +162,10 @@ def describe_any(endpoints: Sequence[Endpoint], connect_s: float) -> pb.Describe
 def _describe_serving(endpoint: Endpoint) -> pb.DescribeResponse:
     """Describe, once the endpoint says that it serves. Raises RpcError."""
     request = health.HealthCheckRequest(service="teacher.v1.TeacherService")
-    status = endpoint.health.Check(request, timeout=PROBE_S, wait_for_ready=True).status
+    status = endpoint.health.Check(request, timeout=PROBE_S).status
     if status != health.HealthCheckResponse.SERVING:
         raise NotServing
-    return endpoint.stub.Describe(pb.DescribeRequest(), timeout=PROBE_S)
+    return endpoint.stub.Describe(pb.DescribeRequest(), timeout=PROBE_S, metadata=endpoint.access.metadata())
 
 
 def _description(reply: pb.DescribeResponse) -> Description:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from trainer.teacher.protocol import Answer, Description, Query
 
 START_S = 120.0
 STOP_S = 20.0
+# The environment's word to servers on a network; this one has a socket that only we can open.
+MEANT_FOR_OTHERS = ("TEACHER_TOKEN_FILE", "TEACHER_TLS_CERT", "TEACHER_TLS_KEY", "TEACHER_TLS_CLIENT_CA")
 USERS_MISTAKE = 2  # exit status of a server that cannot serve what it was given
 
 
@@ -67,6 +70,7 @@ class LocalTeacher:
                 stdin=subprocess.PIPE,  # its end tells the server that we are gone
                 stdout=log,
                 stderr=log,
+                env={name: value for name, value in os.environ.items() if name not in MEANT_FOR_OTHERS},
                 start_new_session=True,  # Ctrl-C is for the trainer, which still needs its teacher to save cleanly
             )
 

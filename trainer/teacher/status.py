@@ -20,4 +20,6 @@ def translated(code: grpc.StatusCode, details: str, target: str) -> TrainerError
         return BadInput(f"{target} is a gRPC server, but no teacher ({details})")
     if code == grpc.StatusCode.INVALID_ARGUMENT:
         return BadInput(f"{target} refused the request: {details}")
+    if code == grpc.StatusCode.UNAUTHENTICATED:
+        return BadInput(f"{target}: {details} (TRAINER_TEACHER_TOKEN_FILE names the file with the token)")
     return TeacherUnavailable(f"the teacher at {target} failed ({code.name}: {details})")

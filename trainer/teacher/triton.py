@@ -18,6 +18,7 @@ from trainer.errors import BadInput, TeacherMismatch
 from trainer.grid import Grid
 from trainer.teacher.dense import DenseQuery, count_truncated, dense_parts, dense_query
 from trainer.teacher.protocol import Answer, Description, Limits, Query
+from trainer.teacher.security import Access
 from trainer.teacher.split import ENVELOPE_BYTES, split_query
 from trainer.teacher.status import FAILOVER, translated
 
@@ -29,9 +30,19 @@ RETRY_S = 0.2
 class TritonTeacher:
     """One model of one server."""
 
-    def __init__(self, target: str, model: str, *, deadline_s: float = 120.0, connect_s: float = CONNECT_S) -> None:
+    def __init__(
+        self,
+        target: str,
+        model: str,
+        *,
+        deadline_s: float = 120.0,
+        connect_s: float = CONNECT_S,
+        access: Access | None = None,
+    ) -> None:
         """Connects and reads the description. Raises TeacherUnavailable, TeacherMismatch or BadInput."""
-        self._client = InferenceServerClient(target)  # its own channel settings: messages of any size
+        self._access = access or Access()
+        # With the client's own channel settings: messages of any size.
+        self._client = InferenceServerClient(target, creds=self._access.credentials)
         self._model, self._where = model, f"{target}/{model}"
         self._deadline_s = deadline_s
         try:
@@ -70,7 +81,11 @@ class TritonTeacher:
         inputs = [_input(name, tensor) for name, tensor in dense.tensors.items()]
         with self._translating():
             result = self._client.infer(
-                self._model, inputs, parameters={"digest": digest}, client_timeout=self._deadline_s
+                self._model,
+                inputs,
+                parameters={"digest": digest},
+                client_timeout=self._deadline_s,
+                headers=self._headers(),
             )
         # Triton's own answers name no teacher: there the request's digest alone is checked, by the model.
         told = result.get_response().parameters
@@ -96,10 +111,13 @@ class TritonTeacher:
             time.sleep(RETRY_S)
 
     def _parameters(self) -> dict[str, str]:
-        config = self._client.get_model_config(self._model, client_timeout=PROBE_S).config
-        if not self._client.is_model_ready(self._model, client_timeout=PROBE_S):
+        config = self._client.get_model_config(self._model, headers=self._headers(), client_timeout=PROBE_S).config
+        if not self._client.is_model_ready(self._model, headers=self._headers(), client_timeout=PROBE_S):
             raise InferenceServerException("it is there, but not ready", str(grpc.StatusCode.UNAVAILABLE))
         return {name: value.string_value for name, value in config.parameters.items()}
+
+    def _headers(self) -> dict[str, str]:
+        return dict(self._access.metadata())
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
