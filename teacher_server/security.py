@@ -17,6 +17,7 @@ import grpc
 from teacher_server.addresses import Address, is_public
 from teacher_server.errors import BadSettings, Unauthenticated
 from teacher_server.files import reason
+from teacher_server.grpc_status import STATUS_OF
 from teacher_server.settings import Security
 from teacher_server.tls import ServerTls
 from teacher_server.watched import Watched
@@ -94,13 +95,13 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
                 with self._reading():
                     self._tokens.check(value for name, value in metadata if name == "authorization")
             except Unauthenticated as error:
-                return _refusal(str(error))
+                return _refusal(error)
         return await continuation(handler_call_details)
 
 
-def _refusal(why: str) -> grpc.RpcMethodHandler:
+def _refusal(error: Unauthenticated) -> grpc.RpcMethodHandler:
     async def refuse(requests: object, context: grpc.aio.ServicerContext) -> None:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
+        await context.abort(STATUS_OF[type(error)], error.brief)
 
     # Of the streaming kind whatever the method is, for that kind does not wait for a message.
     return grpc.stream_stream_rpc_method_handler(refuse)
