@@ -6,13 +6,14 @@ import sys
 
 import typer
 
+from teacher_server.commands.bench import bench
 from teacher_server.commands.health import health
 from teacher_server.commands.offline import describe, evaluate, export, fit
 from teacher_server.commands.online import score, serve
 from teacher_server.commands.triton import triton_repo
 from teacher_server.errors import TeacherError
 
-SERVER_EXTRA = {"fastapi", "uvicorn", "grpc_reflection", "prometheus_client", "sklearn"}
+SERVER_EXTRA = {"fastapi", "httpx", "uvicorn", "grpc_reflection", "prometheus_client", "sklearn"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,7 +22,7 @@ app = typer.Typer(
     help="Fit, export, serve and judge an LM-TAD teacher.",
 )
 
-for command in (fit, export, describe, evaluate, serve, health, score, triton_repo):
+for command in (fit, export, describe, evaluate, serve, health, score, bench, triton_repo):
     app.command()(command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from teacher_server.errors import BadSettings
 from teacher_server.files import reason
 
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+OWN_CONNECTION = (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
 FORMS = "grpc://HOST:PORT, grpcs://HOST:PORT (TLS), HOST:PORT or unix:PATH"
 
 
@@ -27,15 +29,29 @@ class ClientFiles:
 
     def channel(self, address: str) -> grpc.Channel:
         """A channel to `[grpc://]HOST:PORT`, `grpcs://HOST:PORT` or `[grpc+]unix:PATH`."""
+        target, credentials = self._way(address)
+        if credentials is None:
+            return grpc.insecure_channel(target, options=OPTIONS)
+        return grpc.secure_channel(target, credentials, options=OPTIONS)
+
+    def aio_channel(self, address: str) -> grpc.aio.Channel:
+        """The same for the running event loop, and with a connection that no other channel shares."""
+        target, credentials = self._way(address)
+        if credentials is None:
+            return grpc.aio.insecure_channel(target, options=OWN_CONNECTION)
+        return grpc.aio.secure_channel(target, credentials, options=OWN_CONNECTION)
+
+    def _way(self, address: str) -> tuple[str, grpc.ChannelCredentials | None]:
+        """What gRPC calls the address, and the credentials for TLS. Raises BadSettings."""
         match = re.fullmatch(r"(grpc://|grpcs://|grpc\+(?=unix:))?([^/].*)", address)
         if not match or "://" in match[2]:
             raise BadSettings(f"bad address {address!r}: use {FORMS}")
         parsed = parse_address(match[2])
         if match[1] != "grpcs://":
-            return grpc.insecure_channel(str(parsed), options=OPTIONS)
+            return str(parsed), None
         if isinstance(parsed, UnixAddress):
             raise BadSettings(f"bad address {address!r}: a Unix socket is plain; leave out grpcs://")
-        return grpc.secure_channel(str(parsed), self._credentials(), options=OPTIONS)
+        return str(parsed), self._credentials()
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with every call."""
@@ -46,6 +62,16 @@ class ClientFiles:
         if token is None or not token.isascii():
             raise BadSettings(f"{self.token_file} holds no token")
         return (("authorization", f"Bearer {token}"),)
+
+    def tls_context(self) -> ssl.SSLContext:
+        """The same trust and certificate for HTTPS."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.certificate:
+                context.load_cert_chain(self.certificate, self.key)
+        except OSError as error:
+            raise BadSettings(f"--ca, --client-cert or --client-key cannot be used ({error})") from None
+        return context
 
     def _credentials(self) -> grpc.ChannelCredentials:
         if (self.certificate is None) != (self.key is None):

@@ -86,6 +86,22 @@ def test_the_command_line_asks(
     assert capsys.readouterr().err == "teacher: error: the token is not known here\n"
 
 
+@pytest.mark.parametrize("protocol", ["native", "oip", "rest"])
+@pytest.mark.usefixtures("equipped")
+def test_the_load_generator_passes_every_door(
+    secured: Secured, protocol: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    http = str(secured.teacher.http).replace("http://", "https://")
+    address = http if protocol == "rest" else f"grpcs://{secured.teacher.grpc}"
+    small = ["--duration=0.3", "--warm-up=0", "--trips=1", "--steps=2", "--callers=1", "--json"]
+    monkeypatch.setattr("sys.argv", ["teacher", "bench", address, "--protocol", protocol, *small])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    summary = json.loads(capsys.readouterr().out)
+    assert (ended.value.code, summary["errors"]) == (0, [])
+    assert summary["requests"] > 0
+
+
 @pytest.mark.parametrize("form", ["grpcs://{}", "tritons://{}/teacher"])
 @pytest.mark.usefixtures("equipped")
 def test_the_trainer_asks_by_both_protocols(secured: Secured, form: str) -> None:
