@@ -111,7 +111,7 @@ async def _serve(
     grpc_door = GrpcDoor(model, settings.connections, access, calls)
     pages = monitor_router(Exposition(model, DeviceMemory(engine.device)))
     http_door = HttpDoor(model, [pages], settings.connections, access, calls) if settings.http_address else None
-    following = asyncio.create_task(_follow(states, grpc_door))
+    following = asyncio.create_task(_follow(states, grpc_door, settings.exit_when_stuck))
     try:
         bound = [f"grpc={grpc_door.bind(address)}" for address in settings.grpc_addresses]
         await grpc_door.start()
@@ -133,10 +133,14 @@ async def _serve(
             await http_door.stop(CLOSING_SECONDS)
 
 
-async def _follow(states: asyncio.Queue[State], grpc_door: GrpcDoor) -> None:
+async def _follow(states: asyncio.Queue[State], grpc_door: GrpcDoor, exit_when_stuck: bool) -> None:
     """Say over grpc.health.v1 what the service's state is; the HTTP pages read it themselves."""
     while True:
-        await grpc_door.set_serving(await states.get() is State.READY)
+        state = await states.get()
+        await grpc_door.set_serving(state is State.READY)
+        if exit_when_stuck and state is State.STUCK:
+            await asyncio.sleep(CLOSING_SECONDS)  # the callers are being told
+            os._exit(1)  # an ordinary end would wait for the thread that the device holds
 
 
 async def _until_stopped(service: Service, grpc_door: GrpcDoor, stop: asyncio.Event) -> None:

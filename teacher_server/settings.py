@@ -67,6 +67,7 @@ class Settings:
     compile: bool  # the layers, for batches of few sizes
     max_queue_delay: float  # that works wait on an idle device for others to share a batch with
     batch_timeout: float | None  # after which a batch counts as stuck; None: never
+    exit_when_stuck: bool  # instead of waiting for the batch
     queue_tokens: int  # tokens that may wait
     limits: Limits
     drain_delay: float  # between no longer being ready and refusing requests, when the server stops

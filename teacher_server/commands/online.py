@@ -73,6 +73,14 @@ def serve(
             help="Seconds after which a batch counts as stuck: not ready, not alive, callers are told. 0: never.",
         ),
     ] = 300.0,
+    exit_when_stuck: Annotated[
+        bool,
+        typer.Option(
+            "--exit-when-stuck",
+            envvar="TEACHER_EXIT_WHEN_STUCK",
+            help="End the process then, with status 1, for what restarts ended processes, but not unhealthy ones.",
+        ),
+    ] = False,
     queue_tokens: Annotated[
         int, typer.Option(envvar="TEACHER_QUEUE_TOKENS", min=1, help="Tokens that may wait in the queue.")
     ] = 1_048_576,
@@ -211,6 +219,7 @@ def serve(
             compile=compiled,
             max_queue_delay=max_queue_delay,
             batch_timeout=batch_timeout or None,
+            exit_when_stuck=exit_when_stuck,
             queue_tokens=queue_tokens,
             limits=limits,
             drain_delay=drain_delay,

@@ -70,6 +70,17 @@ def test_sigterm_finishes_what_is_in_flight_and_refuses_the_rest(teacher: Runnin
     finished(teacher.process, 0)
 
 
+def test_a_stuck_server_may_end_itself(artifact: Path) -> None:
+    """After it has told its callers. Other batches are quick enough not to count."""
+    flags = ("--exit-when-stuck", "--batch-timeout", "1", "--batch-tokens", "10000000")
+    with serve(artifact, *flags) as teacher, grpc.insecure_channel(teacher.grpc) as channel:
+        with pytest.raises(grpc.RpcError) as told:
+            teacher_pb2_grpc.TeacherServiceStub(channel).Score(message_of(LONG), timeout=60)
+        assert told.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "stuck" in told.value.details()
+        assert "a batch has not ended within 1.0 s" in finished(teacher.process, 1)
+
+
 def test_what_does_not_finish_in_time_is_told_so(artifact: Path) -> None:
     with serve(artifact, "--drain-timeout", "0.1") as teacher, grpc.insecure_channel(teacher.grpc) as channel:
         answer = teacher_pb2_grpc.TeacherServiceStub(channel).Score.future(message_of(LONG), timeout=60)
