@@ -271,7 +271,7 @@ class Batcher:
         tickets = {ticket: None for ticket, _ in group}
         if len(tickets) == 1:
             log.error("a request could not be computed: %s: %s", type(error).__name__, error)
-            _fail(tickets, EngineFailure(f"the teacher could not compute this request: {error}"))
+            _fail(tickets, EngineFailure.from_cause(error))
             return
         log.warning(
             "a batch of %d requests failed (%s: %s): trying each alone", len(tickets), type(error).__name__, error

@@ -84,5 +84,11 @@ class EngineFailure(TeacherError):
 
     exit_code = 1
 
+    @classmethod
+    def from_cause(cls, cause: Exception) -> EngineFailure:
+        """What the caller is told: the engine's own words. What nobody expected may name files: the log has it."""
+        expected = isinstance(cause, (ArithmeticError, MemoryError))
+        return cls(f"the teacher could not compute this request: {cause if expected else 'see the log of the server'}")
+
 
 REQUEST_ERRORS = tuple(each for each in TeacherError.__subclasses__() if each not in (BadArtifact, BadSettings))

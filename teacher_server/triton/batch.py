@@ -76,7 +76,7 @@ class DenseScorer:
         except Exception as error:
             cause = error
         if len(requests) == 1:
-            return [EngineFailure(f"the teacher could not compute this request: {cause}")]
+            return [EngineFailure.from_cause(cause)]
         return [self._together([request])[0] for request in requests]
 
 

@@ -33,7 +33,7 @@ class Device:
         self.begun.append(batch)
         assert self.go.wait(10)
         if (batch.tokens == POISON).any():
-            raise RuntimeError("the device choked")
+            raise RuntimeError("/secret/file.cu:12: the device choked")
         if batch.row_tokens > self.memory:
             raise MemoryError("no room")
         return batch.candidates.astype(np.float32)
@@ -173,7 +173,7 @@ def test_a_work_larger_than_the_queue_is_taken_by_an_empty_one() -> None:
     run(body, packer(token_budget=8), queue_tokens=4)
 
 
-def test_a_poison_work_fails_alone_and_the_loop_goes_on() -> None:
+def test_a_poison_work_fails_alone_and_the_loop_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     async def body(batcher: Batcher, device: Device) -> None:
         device.go.clear()
         first = submitted(batcher, work(0))
@@ -185,7 +185,9 @@ def test_a_poison_work_fails_alone_and_the_loop_goes_on() -> None:
         assert one.log_probs.tolist() == [1, 2]
         assert two.log_probs.tolist() == [2, 3]
         assert isinstance(poisoned, EngineFailure)
-        assert "the device choked" in str(poisoned)
+        assert "see the log" in str(poisoned)
+        assert "secret" not in str(poisoned)  # which is for the log alone
+        assert "/secret/file.cu:12: the device choked" in caplog.text
         assert (await batcher.submit(work(3))).log_probs.tolist() == [3, 4]
         await asyncio.gather(*first)
 
