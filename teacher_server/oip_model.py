@@ -1,8 +1,7 @@
 """What a teacher tells of itself in the Open Inference Protocol, here as on a real Triton server.
 
 Every parameter of a model's configuration is a string there; records are JSON. A request may carry the parameters
-`digest` (the teacher that is meant) and `datatype` (FP32 or FP16: the type of the answer); an answer carries `digest`
-and `truncated`.
+`digest` (the teacher that is meant) and `datatype` (FP32 or FP16: the type of the answer).
 """
 
 from __future__ import annotations

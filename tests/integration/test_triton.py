@@ -89,7 +89,6 @@ def test_the_answers_are_the_oracles(client: oip.InferenceServerClient) -> None:
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_over_http(server: RunningTriton, binary: bool) -> None:
-    """Binary tensors, and JSON, which cannot say -inf: there the padding is for the caller to leave out."""
     work = random_work(1)
     outputs = [oip_http.InferRequestedOutput("LOG_PROBS", binary_data=binary)]
     with oip_http.InferenceServerClient(server.http) as client:
@@ -108,6 +107,36 @@ def test_scored_and_window_are_optional(client: oip.InferenceServerClient) -> No
     work = work_of([[1, 2, 3], [4]], [[[5, 6]], [[7, 8, 9]]])
     tensors = {name: value for name, value in dense_arrays_of(work).items() if name not in ("SCORED", "WINDOW")}
     check_answer(client.infer(TINY, inputs_of(tensors, oip)).as_numpy("LOG_PROBS"), work)
+
+
+def test_what_the_protocol_says_of_urgency_is_understood(client: oip.InferenceServerClient) -> None:
+    work = random_work(5)
+    answer = client.infer(TINY, inputs_of(dense_arrays_of(work), oip), priority=2, timeout=30_000_000)
+    check_answer(answer.as_numpy("LOG_PROBS"), work)
+
+
+def test_a_dimension_may_not_be_left_out(client: oip.InferenceServerClient) -> None:
+    """Unlike at our own server: a Triton tensor has a fixed number of dimensions."""
+    tensors = dense_arrays_of(work_of([[1]], [[[2, 3]]]))
+    tensors["CANDIDATES"] = tensors["CANDIDATES"][:, 0]
+    with pytest.raises(InferenceServerException, match="unexpected shape for input 'CANDIDATES'"):
+        client.infer(TINY, inputs_of(tensors, oip))
+
+
+def test_limits_hold(client: oip.InferenceServerClient) -> None:
+    """100 positions beyond the block of 48 tokens, in each of 4,000 histories: a row of 48 tokens for every one."""
+    rows = np.ones((4000, 1), np.int32)
+    tensors = {
+        "HISTORY": rows.repeat(148, 1),
+        "HISTORY_LENGTH": rows * 148,
+        "SCORED": rows * 100,
+        "WINDOW": rows * 0,
+        "CANDIDATES": rows[..., None].repeat(100, 1).repeat(2, 2),
+        "CANDIDATE_COUNT": rows.repeat(100, 1) * 2,
+    }
+    with pytest.raises(InferenceServerException, match=r"19200000 row tokens .* and 16777216 are allowed") as caught:
+        client.infer(CITY, inputs_of(tensors, oip))
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 Asked = Sequence[tuple[Tensors, Mapping[str, str]]]
