@@ -9,7 +9,8 @@ import typer
 from teacher_server.commands.bench import bench
 from teacher_server.commands.health import health
 from teacher_server.commands.offline import describe, evaluate, export, fit
-from teacher_server.commands.online import score, serve
+from teacher_server.commands.score import score
+from teacher_server.commands.serve import serve
 from teacher_server.commands.triton import triton_repo
 from teacher_server.errors import TeacherError
 

@@ -193,6 +193,17 @@ def test_every_flag_is_a_variable_too() -> None:
     assert flags == {flag: "TEACHER_" + flag.removeprefix("--").upper().replace("-", "_") for flag in flags}
 
 
+def test_every_flag_is_in_a_panel_of_the_help() -> None:
+    serve_command = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    panels = {
+        parameter.name: parameter.rich_help_panel
+        for parameter in serve_command.params
+        if parameter.param_type_name == "option" and parameter.name != "help"
+    }
+    assert [name for name, panel in panels.items() if not panel] == []
+    assert 5 < len(set(panels.values())) < 10
+
+
 def test_cuda_that_is_absent_is_one_line(
     artifact: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
