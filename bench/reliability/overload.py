@@ -1,0 +1,108 @@
+"""What the server can do, with 8 callers; then ten times that rate, whoever is still waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from bench.reliability.scenario import BLOCK, COLUMNS, ROWS, Findings, Options, Usage, percentiles_ms, random_work
+from bench.served import message_of
+from tests.serving import RunningTeacher, serve, tiny_artifact
+
+SCORE = "/teacher.v1.TeacherService/Score"
+CALLERS = 8
+MEASURED_SECONDS = 10.0
+TIMES = 10
+
+
+@dataclass
+class Answers:
+    """What became of calls; seconds each."""
+
+    admitted: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+
+    async def call(self, score: Any, message: bytes) -> None:
+        start = time.perf_counter()
+        try:
+            await score(message, timeout=60)
+            self.admitted.append(time.perf_counter() - start)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                self.refused.append(time.perf_counter() - start)
+            else:
+                self.others[error.code().name] += 1
+
+
+def run(options: Options, folder: Path) -> Findings:
+    tiny_artifact(folder, rows=ROWS, columns=COLUMNS, block_size=BLOCK, scale=0.1, n_embd=256, n_layer=4)
+    with serve(folder, "--queue-tokens", "30000") as server:
+        return asyncio.run(_overload(server, options))
+
+
+async def _overload(server: RunningTeacher, options: Options) -> Findings:
+    rng = np.random.default_rng(options.seed)
+    messages = [message_of(random_work(rng, 8, 60, 7)).SerializeToString() for _ in range(20)]
+    async with grpc.aio.insecure_channel(server.grpc) as channel:
+        score = channel.unary_unary(SCORE)
+        capacity = await _capacity(score, messages)
+        answers = Answers()
+        early = await _flood(server, score, messages, capacity * TIMES, options.seconds, answers)
+    late = Usage.of(server)
+    found = Findings(
+        {
+            "capacity_per_s": capacity,
+            "admitted": len(answers.admitted),
+            "refused": len(answers.refused),
+            "others": dict(answers.others),
+            "admitted_ms": percentiles_ms(answers.admitted),
+            "refused_ms": percentiles_ms(answers.refused),
+            "after_a_quarter": asdict(early),
+            "at_the_end": asdict(late),
+        }
+    )
+    for name, count in answers.others.items():
+        found.promise(False, f"{count} calls ended with {name}")
+    found.promise(late.rss_mib <= early.rss_mib + 50, f"memory grew from {early.rss_mib} to {late.rss_mib} MiB")
+    slowest = found.figures["refused_ms"].get("p50", float("inf"))
+    found.promise(slowest <= 50, f"half of the refusals took longer than {slowest} ms")
+    return found
+
+
+async def _capacity(score: Any, messages: list[bytes]) -> float:
+    """Calls a second that some callers get through who each wait for their answer."""
+    answers, end = Answers(), time.perf_counter() + MEASURED_SECONDS
+
+    async def caller(number: int) -> None:
+        while time.perf_counter() < end:
+            await answers.call(score, messages[number % len(messages)])
+
+    await asyncio.gather(*(caller(number) for number in range(CALLERS)))
+    return len(answers.admitted) / MEASURED_SECONDS
+
+
+async def _flood(
+    server: RunningTeacher, score: Any, messages: list[bytes], per_second: float, seconds: float, answers: Answers
+) -> Usage:
+    """Calls at that rate. Returns what the server holds after a quarter: queue and batches have their full size."""
+    early: Usage | None = None
+    start, sent, calls = time.perf_counter(), 0, set[asyncio.Task[None]]()
+    while (now := time.perf_counter() - start) < seconds:
+        if early is None and now > seconds / 4:
+            early = Usage.of(server)
+        while sent < now * per_second:
+            task = asyncio.create_task(answers.call(score, messages[sent % len(messages)]))
+            calls.add(task)
+            task.add_done_callback(calls.discard)
+            sent += 1
+        await asyncio.sleep(0.005)
+    await asyncio.gather(*calls)
+    return early or Usage.of(server)

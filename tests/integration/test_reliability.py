@@ -1,0 +1,32 @@
+"""Short runs of what `make fuzz` and its like do for minutes, against real servers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+
+def scenario(*words: str) -> dict[str, Any]:
+    """What the scenario found; every promise must have been kept."""
+    command = [sys.executable, "-m", "bench.reliability", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_spoilt_requests_through_all_doors() -> None:
+    found = scenario("fuzz", "--requests", "600")
+    assert found["requests"] > 500
+    for kind in ("native, right: OK", "inference, right: OK", "rest, right: OK", "openapi, negative: 400"):
+        assert found["seen"][kind] > 0
+
+
+@pytest.mark.slow
+def test_mixed_callers() -> None:
+    outcomes = scenario("soak", "--seconds", "6")["outcomes"]
+    assert outcomes["OK"] > outcomes["DEADLINE_EXCEEDED"] > 0
