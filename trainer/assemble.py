@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -79,12 +80,13 @@ def restore(state: dict[str, Tensor], config: Config, city: City, where: str) ->
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes a GPU where there is one. Raises BadInput for a device that is not here."""
+    """`auto` takes a GPU where there is one; under `torchrun` each process its own. Raises BadInput."""
+    own = os.environ.get("LOCAL_RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else None
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
         raise BadInput(f"--device {name}: must be auto, cpu or cuda")
-    device = torch.device(name)
+    device = torch.device(f"cuda:{own}" if name == "cuda" and own else name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"--device {name}: there is no CUDA device here")
     return device

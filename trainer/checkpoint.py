@@ -1,4 +1,7 @@
-"""The full state of a training run, written atomically and read without executing anything."""
+"""The full state of a training run, written atomically and read without executing anything.
+
+Learning rate, order and random numbers are functions of the position (see train.py), so the position stands for them.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +27,17 @@ class Progress:
     step: int = 0  # optimiser steps done in all
     best: float = -1.0  # best validation accuracy so far
     best_epoch: int = -1
+    bad_steps: int = 0  # steps left out because the loss or its gradient was not finite
     epoch_sums: Sums = field(default_factory=Sums)  # over the epoch under way
     seconds: dict[str, float] = field(default_factory=dict)  # by part, over all sessions
 
 
 def save_progress(file: Path, student: HOSER, optimizer: Optimizer, progress: Progress) -> None:
-    """Writes model, optimiser, random state and position. Raises CannotWrite."""
+    """Writes model, optimiser and position. Raises CannotWrite."""
     state: dict[str, Any] = {
         "model": student.state_dict(),
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
     with whole_file(file) as partial:
         torch.save(state, partial)
@@ -47,9 +49,6 @@ def load_progress(file: Path, student: HOSER, optimizer: Optimizer) -> Progress:
         state = torch.load(file, map_location="cpu", weights_only=True)
         student.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
         saved = dict(state["progress"])
         return Progress(**saved | {"epoch_sums": Sums(**saved["epoch_sums"])})
     except FileNotFoundError:

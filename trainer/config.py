@@ -96,6 +96,7 @@ class Distill(Section):
     positions: Literal["all", "last"] = "all"
     shared_cells: Literal["full", "split"] = "full"
     deadline_s: PositiveFloat = 120.0  # of one request
+    prefetch: Annotated[int, Field(ge=0, le=64)] = 2  # steps that the teacher is asked ahead
     teacher_digest: str | None = None  # the only teacher that will do
     grid_size: PositiveFloat | None = None  # degrees; only checked against the teacher's
     downsample: Positive | None = None  # only checked against the teacher's
@@ -130,6 +131,7 @@ class Training(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
     allow_tf32: bool = False
     cudnn_benchmark: bool = False
+    max_bad_steps: Annotated[int, Field(ge=0)] = 10  # steps whose loss or gradient is not finite, left out
     torch_compile: bool = False
     torch_compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
     disable_cudagraphs: bool = False

@@ -5,8 +5,10 @@ TrainerError
 │   └── BadLine          the same, at a known line of a file
 ├── TeacherMismatch      the teacher's identity, grid or vocabulary does not fit   exit 2
 ├── TeacherUnavailable   no teacher answers at the address                         exit 3
+│   └── NoAnswer         the same, where the run goes on without this answer
 ├── CannotWrite          a file could not be written: full disk, no permission     exit 1
 └── TrainingFailed       the run cannot go on                                      exit 1
+    └── RankLost         another process of the same run has ended                 exit 1
 """
 
 from __future__ import annotations
@@ -48,9 +50,17 @@ class TeacherUnavailable(TrainerError):
     exit_code = 3
 
 
+class NoAnswer(TeacherUnavailable):
+    """No teacher answered this question, and the policy is to go on without."""
+
+
 class CannotWrite(TrainerError):
     """A result could not be stored; what was there before is still there."""
 
 
 class TrainingFailed(TrainerError):
     """Training stopped for a reason that input checks could not foresee."""
+
+
+class RankLost(TrainingFailed):
+    """Another process of a run on several devices is gone."""

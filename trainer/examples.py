@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from trainer.clock import Clock
-from trainer.data.batches import collate
+from trainer.data.batches import Batch, collate
 from trainer.data.features import Features, Labels, Network, build_features, build_labels
 from trainer.data.top_k import keep_nearest
 from trainer.data.trips import Ints, Trips
+from trainer.errors import NoAnswer
 from trainer.teacher.targets import Target, Targets
 
 
@@ -22,6 +24,20 @@ class Example:
     features: Features
     labels: Labels
     target: Target | None
+    missed: int = 0  # steps that were to have a target, had a teacher answered
+
+
+@dataclass(frozen=True)
+class Question:
+    """A batch before the teacher is asked: all candidates of every step."""
+
+    batch: Batch
+    features: Features
+    labels: Labels
+
+    def answer(self, targets: Targets | None) -> Target | None:
+        """Asks; may take long, and may run in another thread. Raises what `targets` raises."""
+        return targets.of(self.batch.trip, self.features) if targets else None
 
 
 @dataclass(frozen=True)
@@ -33,9 +49,17 @@ class ExampleMaker:
     max_steps: int
     angle: str
     clock: Clock
+    shared_cells: str = "full"  # or `split`: candidates in one cell share its mass
 
     def make(self, trips: Trips, chosen: Ints, *, top_k: int = 0, targets: Targets | None = None) -> Example:
         """The chosen trips; `top_k` 0 keeps all candidates, `targets` None asks nobody."""
+        question = self.question(trips, chosen)
+        with self.clock("distill_kl_(teacher)"):
+            target = question.answer(targets)
+        return self.example(question, lambda: target, top_k)
+
+    def question(self, trips: Trips, chosen: Ints) -> Question:
+        """Features and labels of the chosen trips."""
         with self.clock("data_wait"):
             batch = collate(trips, np.asarray(chosen), self.max_steps)
         with self.clock("data_transfer"):
@@ -50,10 +74,21 @@ class ExampleMaker:
                 batch.weekend,
                 angle=self.angle,
             )
-            labels = build_labels(features, batch.roads[:, 1:], batch.times[:, 1:] - batch.times[:, :-1])
-            if top_k:
-                features, labels = keep_nearest(features, labels, top_k)
-        if targets is None:
-            return Example(features, labels, None)
-        with self.clock("distill_kl_(teacher)"):
-            return Example(features, labels, targets.of(features))
+            return Question(
+                batch, features, build_labels(features, batch.roads[:, 1:], batch.times[:, 1:] - batch.times[:, :-1])
+            )
+
+    def example(self, question: Question, answer: Callable[[], Target | None], top_k: int = 0) -> Example:
+        """Takes the answer, then applies the candidate filter and the shared-cell rule, in this order."""
+        features, labels = question.features, question.labels
+        missed = 0
+        try:
+            target = answer()
+        except NoAnswer:
+            target, missed = None, int(features.candidate_mask.any(-1).sum())
+        if top_k:
+            features, labels, kept = keep_nearest(features, labels, top_k)
+            target = target.filtered(kept) if target and kept is not None else target
+        if target and self.shared_cells == "split":
+            target = replace(target, log_probs=target.split(features.candidate_mask))
+        return Example(features, labels, target, missed)

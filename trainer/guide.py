@@ -111,5 +111,4 @@ def make_targets(config: Config, teacher: Teacher | None, tokens: TokenMap | Non
         tokens.road_to_token,
         window=0 if distill.window == "full" else distill.window,
         positions=distill.positions,
-        shared_cells=distill.shared_cells,
     )

@@ -21,6 +21,7 @@ class Origin:
     config: dict[str, Any]
     data_fingerprint: str
     teacher: str  # kind of target: "none", "uniform" or the teacher's digest
+    ranks: int = 1  # processes that share every step
 
     def difference(self, other: Origin) -> str | None:
         """The first way in which two origins differ, naming both sides."""
@@ -28,6 +29,8 @@ class Origin:
             return f"data: the run was made with {self.data_fingerprint[:16]}, this is {other.data_fingerprint[:16]}"
         if self.teacher != other.teacher:
             return f"teacher: the run was made with {self.teacher[:16]}, this is {other.teacher[:16]}"
+        if self.ranks != other.ranks:
+            return f"ranks: the run was made with {self.ranks} processes, these are {other.ranks}"
         return _first_difference("config", self.config, other.config)
 
 
@@ -106,30 +109,6 @@ class RunFolder:
         """What this run was made from. Raises BadInput when this is no run."""
         try:
             saved = json.loads((self.root / "origin.json").read_text())
-            return Origin(saved["config"], saved["data_fingerprint"], saved["teacher"])
+            return Origin(saved["config"], saved["data_fingerprint"], saved["teacher"], saved["ranks"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadInput(f"{self.root}: is not the folder of a training run ({error})") from None
-
-
-class MetricsLog:
-    """`metrics.jsonl`: one JSON object a line, each with its optimiser step."""
-
-    def __init__(self, file: Path, resume_at: int) -> None:
-        """Keeps the lines up to the optimiser step at which a run goes on; a half-written last line is dropped."""
-        if file.exists():
-            write_text(file, "".join(line + "\n" for line in file.read_text().splitlines() if _keeps(line, resume_at)))
-        self._stream = file.open("a")
-
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
-        self._stream.write(json.dumps({"step": step, **values}) + "\n")
-        self._stream.flush()
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-def _keeps(line: str, resume_at: int) -> bool:
-    try:
-        return bool(json.loads(line)["step"] <= resume_at)
-    except (ValueError, KeyError, TypeError):
-        return False

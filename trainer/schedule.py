@@ -26,3 +26,9 @@ def make_optimizer(student: nn.Module, config: OptimizerConfig) -> torch.optim.O
     vectors = [p for p in student.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return AdamW(groups, lr=config.learning_rate)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """For all parameter groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -1,21 +1,17 @@
-"""One optimiser step over the examples of one or several micro-batches, and the same sums without a step."""
+"""The loss of an example and the figures of it, summed over its steps. Means are made where the counts are known."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from trainer.clock import Clock
 from trainer.data.features import IGNORED
-from trainer.errors import TrainingFailed
 from trainer.examples import Example
 from trainer.losses import chosen_log1p, kl_sum, road_loss_sum, time_loss_sum
-from trainer.student.hoser import HOSER
+from trainer.student.hoser import HOSER, Embeddings
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,7 @@ class Sums:
     unlabelled: int = 0  # steps without a label: no candidate, or the label was filtered out
     kl_steps: int = 0  # steps that the KL counts
     kl_skipped: int = 0  # asked steps of which the answer was not finite
+    kl_missed: int = 0  # steps that nobody answered, where the policy is to go on without
     tied: int = 0  # asked steps with candidates that share a cell
     truncated: int = 0  # asked steps whose history did not fit into the teacher
     road: float = 0.0
@@ -46,6 +43,14 @@ class Sums:
     hits: int = 0
     choice_hits: int = 0
     seconds_error: float = 0.0  # |s' - s| / max(s, 1)
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Sums:
+        """From values in the order of the fields."""
+        sums = cls()
+        for each, value in zip(fields(cls), values, strict=True):
+            setattr(sums, each.name, int(value) if isinstance(each.default, int) else value)
+        return sums
 
     def add(self, other: Sums) -> None:
         for field in fields(self):
@@ -69,15 +74,16 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """Differentiable sums of one example."""
+class Loss:
+    """Differentiable sums of one example, and all its figures in the order of Sums' fields, float64, on the device."""
 
     road: Tensor
     time: Tensor
     kl: Tensor | None
+    figures: Tensor
 
 
-def _kl_mask(example: Example) -> Tensor | None:
+def guided_steps(example: Example) -> Tensor | None:
     """Steps that the KL counts: asked, with a finite answer for every candidate, [B, T]."""
     if example.target is None:
         return None
@@ -85,8 +91,18 @@ def _kl_mask(example: Example) -> Tensor | None:
     return example.target.asked & finite.all(-1)
 
 
-def _forward(student: HOSER, example: Example, objective: Objective, fuse: float = 0.0) -> tuple[_Parts, Sums]:
-    logits, times = student(example.features)
+def counts(example: Example) -> Tensor:
+    """Labelled and guided steps, float64 [2]: what the sums of road and time, and of the KL, are divided by."""
+    labelled = (example.labels.choice != IGNORED).sum()
+    guided = guided_steps(example)
+    return torch.stack([labelled, labelled.new_zeros(()) if guided is None else guided.sum()]).double()
+
+
+def loss_of(
+    student: HOSER, example: Example, objective: Objective, embeddings: Embeddings | None = None, fuse: float = 0.0
+) -> Loss:
+    """`fuse` adds that much of the target's log-probabilities to the logits."""
+    logits, times = student(example.features, embeddings)
     if fuse and example.target is not None:
         logits = logits + fuse * example.target.log_probs.masked_fill(~example.features.candidate_mask, 0.0)
     labels = example.labels
@@ -96,66 +112,43 @@ def _forward(student: HOSER, example: Example, objective: Objective, fuse: float
     mean, std = objective.log1p_mean, objective.log1p_std
     road = road_loss_sum(step_logits, choice)
     time = time_loss_sum(step_times, choice, seconds, mean, std)
-    sums = _sums(example, step_logits, chosen_log1p(step_times, choice, mean, std), labelled)
-    sums.road, sums.time = road.item(), time.item()
-    mask = _kl_mask(example)
-    if mask is None or example.target is None:
-        return _Parts(road, time, None), sums
-    kl = kl_sum(example.target.log_probs[mask], logits[mask], objective.temperature)
-    sums.kl = kl.item()
-    return _Parts(road, time, kl), sums
+    mask, kl = guided_steps(example), None
+    if mask is not None and example.target is not None:
+        kl = kl_sum(example.target.log_probs[mask], logits[mask], objective.temperature)
+    figures = _figures(example, step_logits, chosen_log1p(step_times, choice, mean, std), road, time, kl)
+    return Loss(road, time, kl, figures)
 
 
 @torch.no_grad()
-def _sums(example: Example, logits_PK: Tensor, log1p_P: Tensor, labelled: Tensor) -> Sums:
-    features, labels = example.features, example.labels
+def _figures(
+    example: Example, logits_PK: Tensor, log1p_P: Tensor, road: Tensor, time: Tensor, kl: Tensor | None
+) -> Tensor:
+    features, labels, target = example.features, example.labels, example.target
+    labelled = labels.choice != IGNORED
     hit = logits_PK.argmax(-1) == labels.choice[labelled]
     several = features.candidate_mask[labelled].sum(-1) > 1
     seconds = labels.seconds[labelled].float()
     error = (torch.expm1(log1p_P.clamp(max=30)).clamp(min=0) - seconds).abs() / seconds.clamp(min=1)
-    mask = _kl_mask(example)
-    asked = int(example.target.asked.sum()) if example.target else 0
-    counted = int(mask.sum()) if mask is not None else 0
-    return Sums(
-        steps=int(labelled.sum()),
-        choices=int(several.sum()),
-        unlabelled=int(features.steps.sum()) - int(labelled.sum()),
-        kl_steps=counted,
-        kl_skipped=asked - counted,
-        tied=example.target.tied if example.target else 0,
-        truncated=example.target.truncated if example.target else 0,
-        hits=int(hit.sum()),
-        choice_hits=int((hit & several).sum()),
-        seconds_error=float(error.sum()),
-    )
-
-
-def optimiser_step(
-    student: HOSER, optimizer: Optimizer, examples: Sequence[Example], objective: Objective, clock: Clock
-) -> Sums:
-    """Means over all valid steps of all micro-batches, gradients clipped, one step. Raises TrainingFailed on NaN."""
-    labelled = max(sum(int((e.labels.choice != IGNORED).sum()) for e in examples), 1)
-    guided = max(sum(int(mask.sum()) for e in examples if (mask := _kl_mask(e)) is not None), 1)
-    total = Sums()
-    optimizer.zero_grad(set_to_none=True)
-    for example in examples:
-        with clock("hoser_forward"):
-            parts, sums = _forward(student, example, objective)
-            loss = (parts.road + parts.time) / labelled
-            if parts.kl is not None:
-                loss = loss + objective.kl_weight * parts.kl / guided
-        total.add(sums)
-        with clock("backward_pass"):
-            loss.backward()
-    with clock("optimizer_step"):
-        norm = torch.nn.utils.clip_grad_norm_(student.parameters(), objective.max_norm)
-        if not (math.isfinite(norm.item()) and math.isfinite(total.road + total.time + total.kl)):
-            raise TrainingFailed("the loss or its gradient is not finite; the weights were left as they were")
-        optimizer.step()
-    return total
+    steps, guided = counts(example)
+    found: dict[str, Tensor | float] = {
+        "steps": steps,
+        "choices": several.sum(),
+        "unlabelled": features.steps.sum() - steps,
+        "kl_missed": example.missed,
+        "road": road,
+        "time": time,
+        "hits": hit.sum(),
+        "choice_hits": (hit & several).sum(),
+        "seconds_error": error.sum(),
+    }
+    if target is not None and kl is not None:
+        found |= {"kl": kl, "kl_steps": guided, "kl_skipped": target.asked.sum() - guided}
+        found |= {"tied": target.tied(features.candidate_mask).sum(), "truncated": target.truncated}
+    values = (torch.as_tensor(found.get(f.name, 0.0), device=road.device).double() for f in fields(Sums))
+    return torch.stack(list(values))
 
 
 @torch.no_grad()
 def measure(student: HOSER, example: Example, objective: Objective, fuse: float = 0.0) -> Sums:
-    """The same figures without a gradient; `fuse` adds that much of the target's log-probabilities to the logits."""
-    return _forward(student, example, objective, fuse)[1]
+    """The figures without a gradient."""
+    return Sums.of(loss_of(student, example, objective, fuse=fuse).figures.tolist())

@@ -1,31 +1,44 @@
-"""The training loop: epochs of optimiser steps, validation after each, checkpoints that any stop can resume from."""
+"""The training loop: epochs of optimiser steps, validation after each, checkpoints that any stop can resume from.
+
+All that varies along a run is a function of its seed and position: the order of trips, the learning rate, dropout.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, fields
+from enum import IntEnum
 
 import torch
-from torch.optim import Optimizer
 from tqdm import tqdm
 
 from trainer.checkpoint import Progress, load_progress, save_progress
-from trainer.clock import Clock
 from trainer.config import Config
 from trainer.data.batches import epoch_order, in_order
 from trainer.data.city import City
-from trainer.data.trips import Trips
-from trainer.errors import TeacherMismatch, TeacherUnavailable, TrainingFailed
-from trainer.examples import ExampleMaker
-from trainer.run_folder import MetricsLog, RunFolder
-from trainer.schedule import learning_rate, make_optimizer
-from trainer.step import Objective, Sums, measure, optimiser_step
+from trainer.data.trips import Ints, Trips
+from trainer.errors import RankLost, TeacherMismatch, TeacherUnavailable, TrainerError, TrainingFailed
+from trainer.examples import Example, ExampleMaker
+from trainer.feed import Feed, Stopped
+from trainer.learner import Learner
+from trainer.run_folder import RunFolder
+from trainer.schedule import learning_rate, set_learning_rate
+from trainer.step import Sums, measure
 from trainer.student.checkpoint import StudentCard, save_student
-from trainer.student.hoser import HOSER
 from trainer.teacher.targets import Targets
+from trainer.tracking import Trackers
 
 CHECKPOINT_EVERY_S = 60.0
+
+
+class Turn(IntEnum):
+    """What a rank can say before a step; the greatest of all ranks holds for all."""
+
+    GO = 0
+    STOP = 1
+    FAIL = 2
 
 
 @dataclass
@@ -35,119 +48,165 @@ class Trainer:
     config: Config
     city: City
     folder: RunFolder
-    student: HOSER
     maker: ExampleMaker
-    objective: Objective
+    learner: Learner
     targets: Targets | None
     card: Callable[[int], StudentCard]  # describes the student at an optimiser step
-    clock: Clock
+    trackers: Trackers
     should_stop: Callable[[], bool] = lambda: False
-
-    def __post_init__(self) -> None:
-        self.optimizer: Optimizer = make_optimizer(self.student, self.config.optimizer_config)
-        self.progress = Progress()
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def steps_per_epoch(self) -> int:
+        return -(-len(self.city.trips["train"]) // self._trips_per_step)
+
+    @property
+    def _trips_per_step(self) -> int:
         settings = self.config.optimizer_config
-        per_step = settings.batch_size * settings.accum_steps
-        return -(-len(self.city.trips["train"]) // per_step)
+        return settings.batch_size * settings.accum_steps * self.learner.ranks.world
 
     def resume(self) -> None:
         """Goes on where the last checkpoint stands, or begins where there is none yet. Raises BadInput."""
         if self.folder.last.exists():
-            self.progress = load_progress(self.folder.last, self.student, self.optimizer)
-            self.clock.seconds.update(self.progress.seconds)
+            self.progress = load_progress(self.folder.last, self.learner.student, self.learner.optimizer)
+            self.learner.clock.seconds.update(self.progress.seconds)
 
     def run(self) -> bool:
         """Trains to the end; False when a stop was asked for. Saves the last whole step, also when a teacher fails."""
-        log = MetricsLog(self.folder.root / "metrics.jsonl", self.progress.step)
         self.save()
         try:
             while self.progress.epoch < self.config.optimizer_config.max_epoch:
-                if not self._train_epoch(log):
+                if not self._train_epoch():
                     self.save()
                     return False
-                self._finish_epoch(log)
+                self._finish_epoch()
             return True
         except (TeacherUnavailable, TeacherMismatch, TrainingFailed) as error:
             self.save()
-            hint = "" if isinstance(error, TrainingFailed) else ", --resume continues"
+            resumable = isinstance(error, RankLost) or not isinstance(error, TrainingFailed)
+            hint = ", --resume continues" if resumable else ""
             error.args = (f"{error}; training stopped at step {self.progress.step}{hint}",)
             raise
-        finally:
-            log.close()
 
     def save(self) -> None:
         """Writes the checkpoint that a resumed run starts from."""
-        self.progress.seconds = dict(self.clock.seconds)
-        save_progress(self.folder.last, self.student, self.optimizer, self.progress)
+        if self.learner.ranks.first:
+            self.progress.seconds = dict(self.learner.clock.seconds)
+            save_progress(self.folder.last, self.learner.student, self.learner.optimizer, self.progress)
 
-    def _train_epoch(self, log: MetricsLog) -> bool:
+    def _train_epoch(self) -> bool:
         settings, progress = self.config.optimizer_config, self.progress
-        self.student.train()
-        per_step = settings.batch_size * settings.accum_steps
-        order = epoch_order(len(self.city.trips["train"]), per_step, self.config.training.seed, progress.epoch)
+        self.learner.student.train()
         saved_at = time.monotonic()
-        with self._bar(f"epoch {progress.epoch + 1}/{settings.max_epoch}", len(order), progress.epoch_step) as bar:
-            for chosen in order[progress.epoch_step :]:
-                if self.should_stop():
+        title = f"epoch {progress.epoch + 1}/{settings.max_epoch}"
+        with (
+            closing(self._examples()) as examples,
+            self._bar(title, self.steps_per_epoch, progress.epoch_step) as bar,
+        ):
+            while progress.epoch_step < self.steps_per_epoch:
+                start, before = time.perf_counter(), dict(self.learner.clock.seconds)
+                ready = self._next(examples)
+                if ready is None:
                     return False
-                self._step(chosen, bar, log)
+                figures = self._step(ready)
+                self._report(figures, bar, time.perf_counter() - start, before)
                 if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
                     self.save()
                     saved_at = time.monotonic()
         return True
 
-    def _step(self, chosen, bar: tqdm, log: MetricsLog) -> None:  # type: ignore[no-untyped-def, type-arg]
+    def _examples(self) -> Generator[list[Example], None, None]:
+        """This rank's micro-batches of the epoch's remaining steps."""
+        config, ranks = self.config, self.learner.ranks
+        size, trips = config.optimizer_config.batch_size, self.city.trips["train"]
+        order = epoch_order(len(trips), self._trips_per_step, config.training.seed, self.progress.epoch)
+        steps: Iterator[list[Ints]] = (
+            list(ranks.share([chosen[i : i + size] for i in range(0, len(chosen), size)]))
+            for chosen in order[self.progress.epoch_step :]
+        )
+        feed = Feed(
+            self.maker, trips, self.targets, config.data.candidate_top_k, config.distill.prefetch, self.should_stop
+        )
+        return feed.examples(steps)
+
+    def _next(self, examples: Iterator[list[Example]]) -> list[Example] | None:
+        """The next step's examples; None when any rank is to stop. Raises what keeps any rank from going on."""
+        turn, ready, failure = Turn.STOP if self.should_stop() else Turn.GO, None, None
+        try:
+            ready = next(examples) if turn is Turn.GO else None
+        except Stopped:
+            turn = Turn.STOP
+        except TrainerError as error:
+            turn, failure = Turn.FAIL, error
+        agreed = self.learner.ranks.most(turn, self.maker.device)
+        if failure is not None:
+            raise failure
+        if agreed == Turn.FAIL:
+            raise RankLost("another process of this run cannot go on; its own message says why")
+        return ready if agreed == Turn.GO else None
+
+    def _step(self, ready: list[Example]) -> tuple[Sums, float]:
+        """One optimiser step; its figures and learning rate. Raises TrainingFailed after too many bad steps."""
         settings, progress = self.config.optimizer_config, self.progress
-        trips, top_k = self.city.trips["train"], self.config.data.candidate_top_k
-        before = dict(self.clock.seconds)
-        start = time.perf_counter()
-        micro = [chosen[i : i + settings.batch_size] for i in range(0, len(chosen), settings.batch_size)]
-        examples = [self.maker.make(trips, part, top_k=top_k, targets=self.targets) for part in micro]
         lr = learning_rate(settings, progress.step, settings.max_epoch * self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        sums = optimiser_step(self.student, self.optimizer, examples, self.objective, self.clock)
+        set_learning_rate(self.learner.optimizer, lr)
+        seed_step(self.config.training.seed, progress.step, self.learner.ranks.rank)
+        sums, taken = self.learner.step(ready)
         progress.epoch_step += 1
         progress.step += 1
         progress.epoch_sums.add(sums)
-        means = {name: value for name, value in sums.means(self.objective).items() if name.startswith("loss")}
+        if not taken:
+            self._count_bad_step()
+        return sums, lr
+
+    def _count_bad_step(self) -> None:
+        self.progress.bad_steps += 1
+        bad, most = self.progress.bad_steps, self.config.training.max_bad_steps
+        if bad > most:
+            raise TrainingFailed(
+                f"the loss or its gradient was not finite in {bad} steps (training.max_bad_steps is {most}); "
+                "those steps were left out, the weights are finite"
+            )
+
+    def _report(self, done: tuple[Sums, float], bar: tqdm, elapsed: float, before: dict[str, float]) -> None:  # type: ignore[type-arg]
+        (sums, lr), progress = done, self.progress
+        found = sums.means(self.learner.objective) if sums.steps else {}  # nothing is known of a step that was left out
+        means = {name: value for name, value in found.items() if name.startswith("loss")}
         bar.update()
         bar.set_postfix({name: f"{value:.4f}" for name, value in means.items() if value is not None}, refresh=False)
         if progress.step % self.config.profiling.log_interval == 0:
-            elapsed = time.perf_counter() - start
-            log.write(progress.step, means | {"lr": lr, "epoch": progress.epoch} | self._profile(before, elapsed))
+            profile = self._profile(before, elapsed)
+            self.trackers.write(progress.step, means | {"lr": lr, "epoch": progress.epoch} | profile)
 
     def _profile(self, before: dict[str, float], elapsed: float) -> dict[str, float]:
         """Milliseconds of each part of one step, under the research code's names."""
         if not self.config.profiling.enable:
             return {}
         parts = ("data_wait", "data_transfer", "hoser_forward", "distill_kl_(teacher)", "backward_pass")
+        seconds = self.learner.clock.seconds
         spent = {
-            f"perf/{part}_ms": 1000 * (self.clock.seconds[part] - before.get(part, 0.0))
-            for part in (*parts, "optimizer_step")
+            f"perf/{part}_ms": 1000 * (seconds[part] - before.get(part, 0.0)) for part in (*parts, "optimizer_step")
         }
         return spent | {"perf/total_step_time_ms": 1000 * elapsed, "perf/iter_per_sec": 1 / elapsed}
 
-    def _finish_epoch(self, log: MetricsLog) -> None:
+    def _finish_epoch(self) -> None:
         """Validates, keeps the best student, and moves on to the next epoch as one saved step."""
-        progress = self.progress
-        with self.clock("validation"):
-            found = self.measure(self.city.trips["val"]).means(self.objective)
+        progress, learner = self.progress, self.learner
+        with learner.clock("validation"):
+            found = self.measure(self.city.trips["val"]).means(learner.objective)
         accuracy = found["next_step_accuracy"] or 0.0
-        train = {f"train/{name}": value for name, value in progress.epoch_sums.means(self.objective).items()}
+        train = {f"train/{name}": value for name, value in progress.epoch_sums.means(learner.objective).items()}
         val = {"val/next_step_acc": accuracy, "val/time_pred_mape": found["mape_log1p"]}
         val |= {f"val/{name}": value for name, value in found.items() if name != "loss_kl"}
         sums = progress.epoch_sums
-        counts = {name: getattr(sums, name) for name in ("kl_skipped", "truncated", "unlabelled")}
+        counts = {name: getattr(sums, name) for name in ("kl_skipped", "kl_missed", "truncated", "unlabelled")}
         tied = {"tied_share": sums.tied / sums.kl_steps if sums.kl_steps else None}
-        log.write(progress.step, {"epoch": progress.epoch} | train | val | counts | tied)
+        self.trackers.write(progress.step, {"epoch": progress.epoch} | train | val | counts | tied)
         if accuracy > progress.best:
             progress.best, progress.best_epoch = accuracy, progress.epoch
-            save_student(self.folder.best, self.student.state_dict(), self.card(progress.step))
-        tqdm.write(
+            if learner.ranks.first:
+                save_student(self.folder.best, learner.student.state_dict(), self.card(progress.step))
+        self._say(
             f"epoch {progress.epoch + 1}: train loss {train['train/loss']:.4f}, validation accuracy {accuracy:.4f}, "
             f"at choices {found['choice_accuracy'] or 0:.4f}, time MAPE {found['mape_log1p']:.4f}"
         )
@@ -155,16 +214,28 @@ class Trainer:
         self.save()
 
     def measure(self, trips: Trips, targets: Targets | None = None) -> Sums:
-        """All figures over whole trips, without a step."""
-        self.student.eval()
+        """All figures over whole trips of all ranks, without a step."""
+        learner, device = self.learner, self.maker.device
+        learner.student.eval()
         total = Sums()
-        for chosen in in_order(len(trips), 4 * self.config.optimizer_config.batch_size):
-            total.add(measure(self.student, self.maker.make(trips, chosen, targets=targets), self.objective))
-        self.student.train()
-        return total
+        for chosen in learner.ranks.share(list(in_order(len(trips), 4 * self.config.optimizer_config.batch_size))):
+            total.add(measure(learner.student, self.maker.make(trips, chosen, targets=targets), learner.objective))
+        learner.student.train()
+        values = torch.tensor([getattr(total, f.name) for f in fields(Sums)], dtype=torch.float64, device=device)
+        return Sums.of(learner.ranks.sum(values).tolist())
+
+    def _say(self, line: str) -> None:
+        if self.learner.ranks.first:
+            tqdm.write(line)
 
     def _bar(self, title: str, total: int, done: int) -> tqdm:  # type: ignore[type-arg]
-        return tqdm(desc=title, total=total, initial=done, unit=" steps", disable=None, leave=False)
+        hidden = None if self.learner.ranks.first else True
+        return tqdm(desc=title, total=total, initial=done, unit=" steps", disable=hidden, leave=False)
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Random numbers of a step (dropout) depend on seed, step and rank only, so that a resumed run repeats them."""
+    torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank & (1 << 63) - 1)
 
 
 def set_numerics(config: Config, cpu_threads: int | None) -> None:

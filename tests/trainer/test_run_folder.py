@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import BadInput
-from trainer.run_folder import MetricsLog, Origin, RunFolder, write_json, write_text
+from trainer.run_folder import Origin, RunFolder, write_json, write_text
+from trainer.tracking import MetricsLog
 
 ORIGIN = Origin({"distill": {"lambda": 0.1, "window": "full"}, "seed": 1}, "f" * 64, "none")
 

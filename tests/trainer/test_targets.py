@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from tests.trainer.datasets import random_map, random_walks, road_map_of, trips_of
 from tests.trainer.test_features import inputs
 from trainer.data.batches import collate
-from trainer.data.features import Features, Network
+from trainer.data.features import Features, Labels, Network
 from trainer.data.top_k import keep_nearest
 from trainer.grid import Grid
 from trainer.teacher.protocol import Answer, Description, Limits, Query
 from trainer.teacher.targets import TeacherTargets, UniformTargets, asked_steps, make_query, same_cell, split_shared
 
 CELLS = 5
+TRIPS = np.arange(4)
 
 
 @dataclass
@@ -42,15 +43,18 @@ class NumberedTeacher:
         pass
 
 
-def batch_of(seed: int, top_k: int = 0) -> tuple[Features, np.ndarray]:
+def question_of(seed: int) -> tuple[Features, Labels, np.ndarray]:
     """Features of random walks, dead ends among them, and a random road-to-token map of few cells."""
     rng = np.random.default_rng(seed)
     road_map, _, _ = random_map(rng, 9, 25)
     trips = random_walks(rng, road_map, trips=4, longest=6)
     features, labels = inputs(Network.of(road_map), collate(trips, np.arange(4), 100))
-    if top_k:
-        features, labels = keep_nearest(features, labels, top_k)
-    return features, rng.integers(0, CELLS, road_map.roads).astype(np.int32)
+    return features, labels, rng.integers(0, CELLS, road_map.roads).astype(np.int32)
+
+
+def batch_of(seed: int, top_k: int = 0) -> tuple[Features, np.ndarray]:
+    features, labels, road_to_token = question_of(seed)
+    return keep_nearest(features, labels, top_k or 99)[0], road_to_token
 
 
 def candidates_of(features: Features, b: int, t: int) -> list[int]:
@@ -63,7 +67,7 @@ def candidates_of(features: Features, b: int, t: int) -> list[int]:
 def test_the_query_and_the_places_of_its_answers(seed: int, positions: str, top_k: int, window: int) -> None:
     features, road_to_token = batch_of(seed, top_k)
     teacher = NumberedTeacher()
-    target = TeacherTargets(teacher, road_to_token, window=window, positions=positions).of(features)
+    target = TeacherTargets(teacher, road_to_token, window=window, positions=positions).of(TRIPS, features)
     tokens, scored, counts, asked_of = [], [], [], []
     expected = torch.full(features.candidates.shape, -math.inf)
     tied = 0
@@ -90,7 +94,7 @@ def test_the_query_and_the_places_of_its_answers(seed: int, positions: str, top_
     assert target.log_probs.dtype == torch.float32
     assert torch.equal(target.log_probs, expected)
     assert int(target.asked.sum()) == sum(count > 0 for count in counts)
-    assert (target.truncated, target.tied) == (3, tied)
+    assert (target.truncated, int(target.tied(features.candidate_mask).sum())) == (3, tied)
 
 
 def dead_end_batch() -> Features:
@@ -111,7 +115,7 @@ def test_a_dead_end_is_part_of_the_history_and_asks_nothing(
     query = make_query(features, found, token, token[features.candidates], 0, positions)
     assert query.tokens.tolist() == [0, 1, 1]
     assert query.counts.tolist() == counts
-    target = TeacherTargets(NumberedTeacher(), np.array([0, 1, 2], np.int32), positions=positions).of(features)
+    target = TeacherTargets(NumberedTeacher(), np.array([0, 1, 2], np.int32), positions=positions).of(TRIPS, features)
     assert not torch.isnan(target.log_probs).any()
 
 
@@ -119,14 +123,15 @@ def test_a_dead_end_is_part_of_the_history_and_asks_nothing(
 @given(st.integers(0, 2**32), st.sampled_from(["all", "last"]))
 def test_the_uniform_control(seed: int, positions: str) -> None:
     features, _ = batch_of(seed)
-    target = UniformTargets(positions).of(features)
+    target = UniformTargets(positions).of(TRIPS, features)
     for b, steps in enumerate(features.steps.tolist()):
         for t in range(features.roads.shape[1]):
             count = len(candidates_of(features, b, t))
             assert bool(target.asked[b, t]) == (count > 0 and t < steps and (positions == "all" or t == steps - 1))
             expected = [-math.log(count or 1)] * count + [-math.inf] * (features.candidates.shape[2] - count)
             assert target.log_probs[b, t].tolist() == pytest.approx(expected, rel=1e-6)
-    assert (target.tied, target.truncated) == (0, 0)
+    assert not target.tied(features.candidate_mask).any()
+    assert target.truncated == 0
 
 
 steps_of_cells = st.lists(st.lists(st.tuples(st.integers(0, 3), st.floats(-60, 0)), max_size=5), min_size=1, max_size=6)
@@ -160,11 +165,16 @@ def test_shared_cells_share_the_mass(steps: list[list[tuple[int, float]]]) -> No
             assert share[0, t].exp().sum().item() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_split_is_what_the_targets_use_when_told_so() -> None:
-    features, road_to_token = batch_of(3)
-    full = TeacherTargets(NumberedTeacher(), road_to_token).of(features)
-    split = TeacherTargets(NumberedTeacher(), road_to_token, shared_cells="split").of(features)
-    cells = torch.from_numpy(road_to_token.astype(np.int64))[features.candidates]
-    assert torch.equal(split.log_probs, split_shared(full.log_probs, cells, features.candidate_mask))
-    assert full.tied == split.tied > 0
-    assert not torch.equal(full.log_probs, split.log_probs)
+def test_ties_and_their_split_concern_the_candidates_that_are_left() -> None:
+    """First the filter, then the shared-cell rule."""
+    features, labels, road_to_token = question_of(0)
+    target = TeacherTargets(NumberedTeacher(), road_to_token).of(TRIPS, features)
+    fewer, _, kept = keep_nearest(features, labels, 2)
+    assert kept is not None
+    left = target.filtered(kept)
+    cells = torch.from_numpy(road_to_token.astype(np.int64))[fewer.candidates]
+    assert torch.equal(left.log_probs, target.log_probs.gather(-1, kept))
+    assert torch.equal(left.split(fewer.candidate_mask), split_shared(left.log_probs, cells, fewer.candidate_mask))
+    both = fewer.candidate_mask.all(-1)
+    assert torch.equal(left.tied(fewer.candidate_mask), (cells[..., 0] == cells[..., 1]) & both)
+    assert 0 < left.tied(fewer.candidate_mask).sum() < target.tied(features.candidate_mask).sum()

@@ -28,7 +28,7 @@ def batch_of(seed: int, ties: bool) -> tuple[Features, Labels]:
 @given(st.integers(0, 2**32), st.integers(1, 12), st.booleans())
 def test_against_a_loop(seed: int, k: int, ties: bool) -> None:
     features, labels = batch_of(seed, ties)
-    found, new = keep_nearest(features, labels, k)
+    found, new, _ = keep_nearest(features, labels, k)
     trips, steps, width = features.candidates.shape
     assert found.candidates.shape == (trips, steps, min(k, width))
     assert torch.equal(new.seconds, labels.seconds)
@@ -51,7 +51,7 @@ def test_k_of_all_candidates_is_the_identity(seed: int, ties: bool) -> None:
     features, labels = batch_of(seed, ties)
     most = int(features.candidate_mask.sum(-1).max())
     for k in (most, features.candidates.shape[-1], 99):
-        found, new = keep_nearest(features, labels, k)
+        found, new, _ = keep_nearest(features, labels, k)
         width = found.candidates.shape[-1]
         mask = features.candidate_mask[..., :width]
         assert torch.equal(found.candidate_mask, mask)
@@ -67,6 +67,6 @@ def test_no_label_is_lost_when_the_nearest_is_always_taken() -> None:
     labelled = labels.choice != IGNORED
     nearest = features.metric_distance.masked_fill(~features.candidate_mask, torch.inf).argmin(-1)
     wished = Labels(torch.where(labelled, nearest, IGNORED), labels.seconds)
-    _, new = keep_nearest(features, wished, 1)
+    _, new, _ = keep_nearest(features, wished, 1)
     assert labelled.sum() > 5
     assert torch.equal(new.choice, torch.where(labelled, 0, IGNORED))

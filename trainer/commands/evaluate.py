@@ -122,7 +122,9 @@ def _figures(
 ) -> dict[str, Any]:
     where = student.road2zone.device
     steps = config.trajectory_encoder_config.max_len
-    maker = ExampleMaker(Network.of(city.road_map).to(where), where, steps, config.data.angle, Clock())
+    maker = ExampleMaker(
+        Network.of(city.road_map).to(where), where, steps, config.data.angle, Clock(), config.distill.shared_cells
+    )
     objective = Objective(0.0, config.distill.temperature, card.log1p_mean, card.log1p_std)
     student.eval()
     total, trips = Sums(), city.trips[split]

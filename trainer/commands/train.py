@@ -15,57 +15,67 @@ from trainer.clock import Clock
 from trainer.config import Config, without_effect
 from trainer.config_file import load_config
 from trainer.data.batches import truncated
+from trainer.data.city import City
 from trainer.data.features import Network
 from trainer.data.prepare import Prepared, prepare
 from trainer.errors import BadInput
 from trainer.examples import ExampleMaker
 from trainer.files import digest_of, write_json
 from trainer.guide import Guide, find_guide, teacher_address
+from trainer.learner import Learner
+from trainer.ranks import Ranks, joined
 from trainer.run_folder import Origin, RunFolder
+from trainer.schedule import make_optimizer
 from trainer.signals import StopFlag
 from trainer.step import Objective
 from trainer.student.checkpoint import StudentCard
+from trainer.tracking import MetricsLog, Trackers
 from trainer.train import Trainer, set_numerics
 
+RANK_PATIENCE_S = 3600.0  # a rank may be silent while it waits for a teacher
 
-def make_trainer(config: Config, prepared: Prepared, folder: RunFolder, guide: Guide, device: str) -> Trainer:
+
+def make_trainer(
+    config: Config, city: City, folder: RunFolder, guide: Guide, device: torch.device, ranks: Ranks
+) -> Trainer:
     """Puts a run together; fresh weights come from the seed."""
-    city, meta = prepared.city, prepared.city.meta
-    where, clock = pick_device(device), Clock()
+    meta, clock, distill = city.meta, Clock(), config.distill
     plain = config.plain()
-    distill = config.distill
+    student = build_student(config, city).to(device)
+    objective = Objective(
+        kl_weight=distill.lambda_ * (distill.temperature**2 if distill.tau_squared else 1.0),
+        temperature=distill.temperature,
+        log1p_mean=meta.log1p_mean,
+        log1p_std=meta.log1p_std,
+        max_norm=config.optimizer_config.max_norm,
+    )
     return Trainer(
         config=config,
         city=city,
         folder=folder,
-        student=build_student(config, city).to(where),
         maker=ExampleMaker(
-            Network.of(city.road_map).to(where),
-            where,
+            Network.of(city.road_map).to(device),
+            device,
             config.trajectory_encoder_config.max_len,
             config.data.angle,
             clock,
+            distill.shared_cells,
         ),
-        objective=Objective(
-            kl_weight=distill.lambda_ * (distill.temperature**2 if distill.tau_squared else 1.0),
-            temperature=distill.temperature,
-            log1p_mean=meta.log1p_mean,
-            log1p_std=meta.log1p_std,
-            max_norm=config.optimizer_config.max_norm,
-        ),
+        learner=Learner(student, make_optimizer(student, config.optimizer_config), objective, clock, ranks),
         targets=guide.targets,
         card=lambda step: StudentCard(plain, meta.fingerprint, guide.digest, meta.log1p_mean, meta.log1p_std, step),
-        clock=clock,
+        trackers=Trackers(),
     )
 
 
 def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
     """The best student on the test trips, and what it cost."""
     best, _, _ = load_trained(trainer.folder.best, trainer.city)
-    trainer.student.load_state_dict(best.state_dict())
-    with trainer.clock("test"):
+    learner = trainer.learner
+    learner.student.load_state_dict(best.state_dict())
+    with learner.clock("test"):
         sums = trainer.measure(trainer.city.trips["test"], guide.targets)
-    means = sums.means(trainer.objective)
+    means = sums.means(learner.objective)
     figures = ("next_step_accuracy", "choice_accuracy", "mape_log1p", "mape_seconds", "loss_next_step")
     limit = trainer.config.trajectory_encoder_config.max_len
     return {
@@ -80,10 +90,11 @@ def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
         "choice_steps": sums.choices,
         "best_epoch": trainer.progress.best_epoch,
         "optimiser_steps": trainer.progress.step,
+        "bad_steps": trainer.progress.bad_steps,
         "model_digest": digest_of(trainer.folder.best),
         "data_fingerprint": trainer.city.meta.fingerprint,
         "teacher": guide.about,
-        "seconds": {part: round(s, 3) for part, s in trainer.clock.seconds.items()},
+        "seconds": {part: round(s, 3) for part, s in learner.clock.seconds.items()},
         "torch": torch.__version__,
         "version": __version__,
     }
@@ -117,40 +128,78 @@ def train_command(
     source = data or Path(settings.data_dir or saved.get("data", ""))
     if source == Path():
         raise BadInput("no data: give --data FOLDER or set data_dir in the config")
+    address = teacher_address(teacher or saved.get("teacher_address"), settings)
+    skip_bad = skip_bad or bool(saved.get("skip_bad"))
+    about = {
+        "data": str(source.resolve()),
+        "skip_bad": skip_bad,
+        "teacher_address": address,
+    }
+    where = pick_device(device)
+    with joined(where, RANK_PATIENCE_S) as ranks:
+        if ranks.first:
+            _check_start(settings, folder, resume)
+        city = prepare_together(ranks, source, cache, skip_bad).city
+        set_numerics(settings, cpu_threads)
+        guide = find_guide(address, settings, city)
+        try:
+            _run(make_trainer(settings, city, folder, guide, where, ranks), guide, about, resume)
+        finally:
+            guide.close()
+
+
+def _check_start(settings: Config, folder: RunFolder, resume: bool) -> None:
     if not resume:
         folder.check_new()
     if ignored := without_effect(settings):
         print(f"trainer: note: these settings have no effect here: {', '.join(ignored)}", file=sys.stderr)
-    address = teacher_address(teacher or saved.get("teacher_address"), settings)
-    skip_bad = skip_bad or bool(saved.get("skip_bad"))
-    prepared = prepare(source, cache, skip_bad)
-    set_numerics(settings, cpu_threads)
-    guide = find_guide(address, settings, prepared.city)
-    try:
-        about = {"data": str(source.resolve()), "skip_bad": skip_bad, "teacher_address": address}
-        _run(make_trainer(settings, prepared, folder, guide, device), guide, about, resume)
-    finally:
-        guide.close()
+
+
+def prepare_together(ranks: Ranks, source: Path, cache: Path | None, skip_bad: bool) -> Prepared:
+    """The first rank prepares what is not in the cache yet, the others read it there."""
+    if ranks.first:
+        prepared = prepare(source, cache, skip_bad)
+    ranks.wait()
+    return prepared if ranks.first else prepare(source, cache, skip_bad)
 
 
 def _run(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) -> None:
-    folder = trainer.folder
-    origin = Origin(_lasting(trainer.config), trainer.city.meta.fingerprint, guide.name)
-    if not resume:
-        versions = {"version": __version__, "torch": torch.__version__}
-        folder.create(origin, about | versions | {"teacher_about": guide.about})
-    elif difference := folder.origin().difference(origin):
-        raise BadInput(f"{folder.root}: cannot resume, {difference}")
-    else:
-        trainer.resume()
+    folder, ranks = trainer.folder, trainer.learner.ranks
+    _begin(trainer, guide, about, resume)
+    if ranks.first:
+        trainer.trackers = Trackers([MetricsLog(folder.root / "metrics.jsonl", trainer.progress.step)])
     with StopFlag() as stop:
         trainer.should_stop = stop
-        finished = trainer.run()
+        try:
+            finished = trainer.run()
+        finally:
+            trainer.trackers.close()
     if not finished:
-        print(f"trainer: stopped at step {trainer.progress.step} and saved; --resume continues", file=sys.stderr)
+        if ranks.first:
+            print(f"trainer: stopped at step {trainer.progress.step} and saved; --resume continues", file=sys.stderr)
         raise typer.Exit(128 + (stop.signal or 0))
+    ranks.wait()  # for the best student's file
     summary = summarise(trainer, guide)
-    write_json(folder.summary, summary)
+    if ranks.first:
+        write_json(folder.summary, summary)
+        _show(folder, summary)
+
+
+def _begin(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) -> None:
+    """A new run folder, or the checkpoint of a run that was made from the same. Raises BadInput."""
+    folder, ranks = trainer.folder, trainer.learner.ranks
+    origin = Origin(_lasting(trainer.config), trainer.city.meta.fingerprint, guide.name, ranks.world)
+    if resume:
+        if difference := folder.origin().difference(origin):
+            raise BadInput(f"{folder.root}: cannot resume, {difference}")
+        trainer.resume()
+    elif ranks.first:
+        versions = {"version": __version__, "torch": torch.__version__}
+        folder.create(origin, about | versions | {"teacher_about": guide.about})
+    ranks.wait()
+
+
+def _show(folder: RunFolder, summary: dict[str, Any]) -> None:
     print(
         f"{folder.root}: test accuracy {summary['next_step_accuracy']:.4f}, at choices "
         f"{summary['choice_accuracy'] or 0:.4f}, time MAPE {summary['mape_log1p']:.4f} (log1p s)"
@@ -162,6 +211,7 @@ def _lasting(config: Config) -> dict[str, Any]:
     """The settings that make a run what it is: where data lies and how the teacher is reached may change."""
     plain = config.plain()
     plain.pop("data_dir")
-    for name in ("teacher", "deadline_s"):
+    for name in ("teacher", "deadline_s", "prefetch"):
         plain["distill"].pop(name)
+    plain["training"].pop("max_bad_steps")
     return plain

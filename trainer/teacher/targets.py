@@ -5,7 +5,7 @@ B trips, T steps, K candidates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,23 +14,43 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.data.features import Features, step_mask
-from trainer.teacher.protocol import Query, Teacher
+from trainer.teacher.protocol import Ints, Query, Teacher
 
 
 @dataclass(frozen=True)
 class Target:
-    """One batch's answer."""
+    """One batch's answer. The KL renormalises on the candidates that are left."""
 
     log_probs: Tensor  # [B, T, K] float32, -inf where masked
     asked: Tensor  # [B, T] bool: steps that have a target
+    cells: Tensor | None = None  # [B, T, K] int64 the candidates' grid cells; None where there is no grid
     truncated: int = 0  # steps whose history did not fit into the teacher
-    tied: int = 0  # steps of which several candidates lie in one cell
+
+    def filtered(self, kept: Tensor) -> Target:
+        """The kept candidates [B, T, k] only."""
+        cells = self.cells.gather(-1, kept) if self.cells is not None else None
+        return replace(self, log_probs=self.log_probs.gather(-1, kept), cells=cells)
+
+    def tied(self, mask: Tensor) -> Tensor:
+        """Asked steps of which several candidates (`mask`, [B, T, K]) lie in one cell, [B, T]."""
+        if self.cells is None:
+            return torch.zeros_like(self.asked)
+        slots = mask & self.asked[..., None]
+        return ((same_cell(self.cells, slots) > 1) & slots).any(-1)
+
+    def split(self, mask: Tensor) -> Tensor:
+        """Log-probabilities with which candidates in one cell share its mass."""
+        if self.cells is None:
+            return self.log_probs
+        return split_shared(self.log_probs, self.cells, mask & self.asked[..., None])
 
 
 class Targets(Protocol):
     """Gives a batch's target. Implementations differ in whom they ask."""
 
-    def of(self, features: Features) -> Target: ...
+    def of(self, trips: Ints, features: Features) -> Target:
+        """Of the trips [B] of a split, with all candidates of every step; may be called from several threads."""
+        ...
 
 
 def asked_steps(features: Features, positions: str) -> Tensor:
@@ -48,7 +68,7 @@ class UniformTargets:
     def __init__(self, positions: str = "all") -> None:
         self._positions = positions
 
-    def of(self, features: Features) -> Target:
+    def of(self, trips: Ints, features: Features) -> Target:
         mask = features.candidate_mask
         equal = -torch.log(mask.sum(-1, keepdim=True).float())
         log_probs = equal.expand(mask.shape).masked_fill(~mask, -torch.inf)
@@ -65,16 +85,14 @@ class TeacherTargets:
         *,
         window: int = 0,
         positions: str = "all",
-        shared_cells: str = "full",
     ) -> None:
-        """`window` 0: the whole prefix. `shared_cells`: `full` or `split` (candidates in one cell share its mass)."""
+        """`window` 0: the whole prefix."""
         self._teacher = teacher
         self._road_to_token = torch.from_numpy(road_to_token.astype(np.int64))
         self._window = window
         self._positions = positions
-        self._shared_cells = shared_cells
 
-    def of(self, features: Features) -> Target:
+    def of(self, trips: Ints, features: Features) -> Target:
         device = features.roads.device
         token = self._road_to_token.to(device)
         asked = asked_steps(features, self._positions)
@@ -83,10 +101,7 @@ class TeacherTargets:
         log_probs = torch.full(cells.shape, -torch.inf, device=device)
         slots = features.candidate_mask & asked[..., None]
         log_probs[slots] = torch.from_numpy(answer.log_probs.copy()).to(device)
-        tied = int(((same_cell(cells, slots) > 1) & slots).any(-1).sum())
-        if self._shared_cells == "split":
-            log_probs = split_shared(log_probs, cells, slots)
-        return Target(log_probs, asked, answer.truncated, tied)
+        return Target(log_probs, asked, cells, answer.truncated)
 
 
 def make_query(features: Features, asked: Tensor, token: Tensor, cells: Tensor, window: int, positions: str) -> Query:
