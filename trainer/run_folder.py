@@ -30,7 +30,7 @@ class Origin:
         if self.teacher != other.teacher:
             return f"teacher: the run was made with {self.teacher[:16]}, this is {other.teacher[:16]}"
         if self.ranks != other.ranks:
-            return f"ranks: the run was made with {self.ranks} processes, these are {other.ranks}"
+            return f"ranks: the run was made with {self.ranks} processes, this is one with {other.ranks}"
         return _first_difference("config", self.config, other.config)
 
 
