@@ -10,23 +10,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.compare import Comparison, Way, compare
-from bench.plain import plain_attention
-from trainer.student.trajectory import RelativeAttention, attention_mask
+from bench.plain_student import causal_mask, plain_attention
+from trainer.student.trajectory import RelativeAttention
 
 TRIPS, STEPS, WIDTH, HEADS = 16, 96, 256, 2
 
 
 def measure_attention(runs: int) -> Comparison:
-    """One layer of the student's real width over padded trips."""
+    """One layer of the student's real width over trips of equal length."""
     torch.manual_seed(0)
     layer = RelativeAttention(WIDTH, HEADS, 0.0)
     x = torch.randn(TRIPS, STEPS, WIDTH, requires_grad=True)
-    relative = torch.rand(TRIPS, STEPS, STEPS, 2)
-    mask = attention_mask(torch.randint(STEPS // 2, STEPS + 1, (TRIPS,)), STEPS)
+    distance, interval = torch.rand(2, TRIPS, STEPS, STEPS)
+    relative = torch.stack([distance, interval], dim=-1)
+    mask = causal_mask(torch.full((TRIPS,), STEPS), STEPS)
 
-    def way(attention: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Way:
+    def way(attention: Callable[[Tensor], Tensor]) -> Way:
         def run() -> NDArray[np.float32]:
-            out = attention(x, relative, mask)
+            out = attention(x)
             gradient, *_ = torch.autograd.grad(out.square().mean(), [x, *layer.parameters()])
             return torch.cat([out.detach().flatten(), gradient.flatten()]).numpy()
 
@@ -36,7 +37,7 @@ def measure_attention(runs: int) -> Comparison:
         f"student attention, {TRIPS} trips of {STEPS} steps: low-rank, against [B, T, T, {WIDTH // HEADS}]",
         TRIPS,
         "trips",
-        plain=way(lambda *inputs: plain_attention(layer, *inputs)),
-        ours=way(layer),
+        plain=way(lambda x: plain_attention(layer, x, relative, mask)),
+        ours=way(lambda x: layer(x, (distance, interval))),
         runs=runs,
     )

@@ -34,7 +34,7 @@ PURE = {
     "teacher_server/vocabulary.py",
     "trainer/losses.py",
     "trainer/data/features.py",
-    *(f"trainer/student/{name}.py" for name in ("hoser", "road_network", "trajectory", "navigator")),
+    *(f"trainer/student/{name}.py" for name in ("hoser", "road_network", "graph_attention", "trajectory", "navigator")),
 }
 MAY_USE_THE_WIRE = {
     "teacher_server/grpc_api.py",

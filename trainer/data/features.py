@@ -59,14 +59,39 @@ class Features:
 
     roads: Tensor  # [B, T] int64: where each step stands
     temporal_info: Tensor  # [B, T] float32: share of the day, negative at weekends
-    distance: Tensor  # [B, T, T] float32 in 0..1
-    interval: Tensor  # [B, T, T] float32 in 0..1
+    centre: Tensor  # [B, T, 3] float64: the roads' centres in metres from the earth's centre
     steps: Tensor  # [B] int64
     destination: Tensor  # [B] int64
     candidates: Tensor  # [B, T, K] int64, 0 where masked
     candidate_mask: Tensor  # [B, T, K] bool
     metric_distance: Tensor  # [B, T, K] float32
     metric_angle: Tensor  # [B, T, K] float32
+
+    @property
+    def distance(self) -> Tensor:
+        """Metres between two steps' centres, 1000 at most, / 1000, [B, T, T] float32.
+
+        Straight through the earth: up to 1 km that is the great circle's length to a billionth.
+        """
+        chord = torch.cdist(self.centre, self.centre, compute_mode="donot_use_mm_for_euclid_dist")
+        return (chord.clamp_(max=1000) / 1000).float()
+
+    @property
+    def interval(self) -> Tensor:
+        """Minutes of the day between two steps, 5 at most, / 5, [B, T, T] float32."""
+        minutes = self.temporal_info.abs() * MINUTES_PER_DAY
+        return (minutes[:, :, None] - minutes[:, None, :]).abs_().clamp_(max=5).div_(5)
+
+    def part(self, trips: Tensor, width: int) -> Features:
+        """Some of the trips and their first `width` steps, which must be all that they have."""
+        return Features(
+            **{
+                field.name: getattr(self, field.name)[trips]
+                if field.name in ("steps", "destination")
+                else getattr(self, field.name)[trips, :width]
+                for field in fields(self)
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -75,6 +100,10 @@ class Labels:
 
     choice: Tensor  # [B, T] int64: index of the road taken among the candidates, or IGNORED
     seconds: Tensor  # [B, T] int64: time spent until the next road's entry
+
+    def part(self, trips: Tensor, width: int) -> Labels:
+        """Those of some of the trips and their first `width` steps."""
+        return Labels(self.choice[trips, :width], self.seconds[trips, :width])
 
 
 def step_mask(steps: Tensor, width: int) -> Tensor:
@@ -98,8 +127,7 @@ def build_features(
     return Features(
         roads=roads_BT,
         temporal_info=temporal,
-        distance=_distance_matrix(network, roads_BT),
-        interval=_interval_matrix(temporal),
+        centre=network.centre_xyz[roads_BT],
         steps=steps,
         destination=destination,
         candidates=candidates,
@@ -125,16 +153,6 @@ def _candidates(network: Network, roads: Tensor, valid: Tensor) -> tuple[Tensor,
     candidates = network.successors[roads]
     mask = (candidates >= 0) & valid[..., None]
     return candidates.clamp(min=0), mask
-
-
-def _distance_matrix(network: Network, roads: Tensor) -> Tensor:
-    metres = network.distance_m(roads[:, :, None], roads[:, None, :])
-    return (metres.clamp(0, 1000) / 1000).float()
-
-
-def _interval_matrix(temporal: Tensor) -> Tensor:
-    minutes = temporal.abs() * MINUTES_PER_DAY
-    return (minutes[:, :, None] - minutes[:, None, :]).abs().clamp(0, 5) / 5
 
 
 def _metric_distance(network: Network, candidates: Tensor, mask: Tensor, destination: Tensor) -> Tensor:

@@ -6,14 +6,15 @@ B trips, T steps, K candidates, d = 128 road channels. State-dict names and shap
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from trainer.data.features import Features
-from trainer.student.navigator import Navigator
+from trainer.student.navigator import Navigator, RoadTables, Slots
 from trainer.student.road_network import EncoderSizes, RoadNetworkEncoder
-from trainer.student.trajectory import TrajectoryEncoder, attention_mask
+from trainer.student.trajectory import TrajectoryEncoder
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,27 @@ class HoserConfig:
     grad_checkpoint: bool = False
 
 
-@dataclass(frozen=True)
-class Embeddings:
-    """What the road network encoder says; the same for all trips of a step."""
+class Embeddings(NamedTuple):
+    """What the student knows of the road network alone; the same for all trips of a step."""
 
     roads: Tensor  # [R, d]
     zones: Tensor  # [Z, d]
+    candidates: RoadTables
+
+    def leaves(self) -> Embeddings:
+        """The same values cut off from the encoder, for several micro-batches to collect their gradients in."""
+        roads, zones, *candidates = (value.detach().requires_grad_() for value in self._flat())
+        return Embeddings(roads, zones, RoadTables(*candidates))
+
+    def backward(self, leaves: Embeddings) -> None:
+        """Takes the gradients that `leaves` collected back through the encoder: one pass for all micro-batches."""
+        pairs = [(value, leaf.grad) for value, leaf in zip(self._flat(), leaves._flat(), strict=True)]
+        used = [(value, gradient) for value, gradient in pairs if gradient is not None]
+        if used:
+            torch.autograd.backward([value for value, _ in used], [gradient for _, gradient in used])
+
+    def _flat(self) -> tuple[Tensor, ...]:
+        return (self.roads, self.zones, *self.candidates)
 
 
 class HOSER(nn.Module):
@@ -61,24 +77,34 @@ class HOSER(nn.Module):
         self.navigator = Navigator(d, config.navigator_hidden)
 
     def embed(self) -> Embeddings:
-        """Road and zone embeddings, with gradient: the encoder is trained."""
-        return Embeddings(*self.road_network_encoder())
+        """Road and zone embeddings and what follows from them, with gradient: the encoder is trained."""
+        roads, zones = self.road_network_encoder()
+        return Embeddings(roads, zones, self.navigator.tables(roads))
 
     def forward(self, features: Features, embeddings: Embeddings | None = None) -> tuple[Tensor, Tensor]:
-        """Logits (-inf where masked) and normalised times of all candidates, each [B, T, K]."""
-        embedded = embeddings or self.embed()
+        """Logits (-inf where masked) and normalised times (0 where masked) of all candidates, each [B, T, K]."""
+        known = embeddings or self.embed()
         trajectory = self.trajectory_encoder(
-            embedded.roads[features.roads],
-            embedded.zones[self.road2zone[features.roads]],
+            known.roads[features.roads],
+            known.zones[self.road2zone[features.roads]],
             features.temporal_info,
-            torch.stack([features.distance, features.interval], dim=-1),
-            attention_mask(features.steps, features.roads.shape[1]),
+            (features.distance, features.interval),
         )
+        destination = known.zones[self.road2zone[features.destination]]
+        at, slots = _slots(features)
         logits, times = self.navigator(
-            trajectory,
-            embedded.zones[self.road2zone[features.destination]],
-            embedded.roads[features.candidates],
-            features.metric_distance,
-            features.metric_angle,
+            trajectory.flatten(0, 1),
+            destination[:, None].expand(-1, trajectory.shape[1], -1).flatten(0, 1),
+            known.candidates,
+            slots,
         )
-        return logits.masked_fill(~features.candidate_mask, -torch.inf), times
+        shape = features.candidates.shape
+        empty = logits.new_full((features.candidates.numel(),), -torch.inf)
+        return empty.index_copy(0, at, logits).view(shape), torch.zeros_like(empty).index_copy(0, at, times).view(shape)
+
+
+def _slots(features: Features) -> tuple[Tensor, Slots]:
+    """The candidates that there are, and where in [B, T, K] each lies."""
+    at = features.candidate_mask.flatten().nonzero().squeeze(-1)
+    metrics = torch.stack([features.metric_distance.flatten()[at], features.metric_angle.flatten()[at]], dim=-1)
+    return at, Slots(at // features.candidates.shape[-1], features.candidates.flatten()[at], metrics)

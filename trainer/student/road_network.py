@@ -8,24 +8,13 @@ GCNConv (edge weights) compute.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NEGATIVE_SLOPE = 0.2
-
-
-def scatter_sum(values: Tensor, index: Tensor, size: int) -> Tensor:
-    """Sums of the rows of `values` that share an index, [size, ...]."""
-    return values.new_zeros(size, *values.shape[1:]).index_add_(0, index, values)
-
-
-def segment_softmax(scores_E: Tensor, index_E: Tensor, size: int) -> Tensor:
-    """Softmax within the groups of entries that share an index, [E]."""
-    peak = scores_E.new_full((size,), -torch.inf).scatter_reduce(0, index_E, scores_E.detach(), "amax")
-    weight = torch.exp(scores_E - peak[index_E])
-    return weight / scatter_sum(weight, index_E, size)[index_E]
+from trainer.student.graph_attention import Edges, attend, scatter_sum
 
 
 class GATv2Conv(nn.Module):
@@ -43,14 +32,9 @@ class GATv2Conv(nn.Module):
         nn.init.zeros_(self.lin_l.bias)
         nn.init.zeros_(self.lin_r.bias)
 
-    def forward(self, x_RC: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        nodes = len(x_RC)
-        source, target = edge_index
-        left, right = self.lin_l(x_RC), self.lin_r(x_RC)
-        message = left[source]
-        mixed = F.leaky_relu(message + right[target] + self.lin_edge(edge_attr), NEGATIVE_SLOPE)
-        attention = segment_softmax((mixed * self.att[0]).sum(-1), target, nodes)
-        return scatter_sum(attention[:, None] * message, target, nodes) + self.bias
+    def forward(self, x_RC: Tensor, edges: Edges) -> Tensor:
+        per_edge = self.lin_edge.weight.t().contiguous()
+        return attend(self.lin_l(x_RC), self.lin_r(x_RC), per_edge, self.att.flatten(), edges) + self.bias
 
 
 class GCNConv(nn.Module):
@@ -62,9 +46,9 @@ class GCNConv(nn.Module):
         self.lin = nn.Linear(channels, channels, bias=False)
         nn.init.xavier_uniform_(self.lin.weight)
 
-    def forward(self, x_ZC: Tensor, edge_index: Tensor, weight_E: Tensor) -> Tensor:
-        source, target = edge_index
-        return scatter_sum(weight_E[:, None] * self.lin(x_ZC)[source], target, len(x_ZC)) + self.bias
+    def forward(self, x_ZC: Tensor, edges: tuple[Tensor, Tensor]) -> Tensor:
+        (source, target), weight = edges
+        return scatter_sum(weight[:, None] * self.lin(x_ZC)[source], target, len(x_ZC)) + self.bias
 
 
 class ConvStack(nn.Module):
@@ -74,19 +58,10 @@ class ConvStack(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(convs)
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_values: Tensor) -> Tensor:
+    def forward(self, x: Tensor, edges: Any) -> Tensor:
         first, second = self.convs
-        out: Tensor = second(F.relu(first(x, edge_index, edge_values)), edge_index, edge_values)
+        out: Tensor = second(F.relu(first(x, edges)), edges)
         return out
-
-
-def with_self_loops(edge_index: Tensor, edge_attr: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-    """Adds i -> i for every node, with the mean of the attributes of the edges that come in (0 without any)."""
-    target = edge_index[1]
-    count = scatter_sum(torch.ones_like(edge_attr[:, 0]), target, nodes).clamp(min=1)
-    mean = scatter_sum(edge_attr, target, nodes) / count[:, None]
-    loop = torch.arange(nodes, device=edge_index.device).expand(2, nodes)
-    return torch.cat([edge_index, loop], dim=1), torch.cat([edge_attr, mean])
 
 
 def gcn_normalised(edge_index: Tensor, weight: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
@@ -145,16 +120,33 @@ class RoadNetworkEncoder(nn.Module):
         self.road_gat = ConvStack(GATv2Conv(sizes.road, 2), GATv2Conv(sizes.road, 2))
         self.zone_gcn = ConvStack(GCNConv(sizes.zone_id), GCNConv(sizes.zone_id))
 
+        self._graphs: tuple[list[tuple[Tensor, int]], Edges, tuple[Tensor, Tensor]] | None = None
+
     def forward(self) -> tuple[Tensor, Tensor]:
-        parts = (
-            self.road_id_emb.weight,
-            self.len_emb(self.road_attr_len[:, None]),
-            self.type_emb(self.road_attr_type),
-            self.lon_emb(self.road_attr_lon[:, None]),
-            self.lat_emb(self.road_attr_lat[:, None]),
-        )
-        roads = torch.cat(parts, dim=-1)
-        edges = with_self_loops(self.road_edge_index, self.intersection_attr, len(roads))
-        zones = self.zone_id_emb.weight
-        zone_edges = gcn_normalised(self.zone_edge_index, self.zone_edge_weight, len(zones))
-        return self.road_gat(roads, *edges), self.zone_gcn(zones, *zone_edges)
+        """In float32 also under autocast: sums over many neighbours, once a step."""
+        road_edges, zone_edges = self._derived()
+        with torch.autocast(self.road_attr_len.device.type, enabled=False):
+            parts = (
+                self.road_id_emb.weight,
+                self.len_emb(self.road_attr_len[:, None]),
+                self.type_emb(self.road_attr_type),
+                self.lon_emb(self.road_attr_lon[:, None]),
+                self.lat_emb(self.road_attr_lat[:, None]),
+            )
+            roads = self.road_gat(torch.cat(parts, dim=-1), road_edges)
+            return roads, self.zone_gcn(self.zone_id_emb.weight, zone_edges)
+
+    def _derived(self) -> tuple[Edges, tuple[Tensor, Tensor]]:
+        """Both graphs as the layers want them; made again when a buffer was loaded, moved or changed."""
+        buffers = (self.road_edge_index, self.intersection_attr, self.zone_edge_index, self.zone_edge_weight)
+        made_of = [(buffer, buffer._version) for buffer in buffers]
+        if self._graphs is None or not _same(self._graphs[0], made_of):
+            roads = Edges.of(self.road_edge_index, self.intersection_attr, self.road_id_emb.num_embeddings)
+            zones = gcn_normalised(self.zone_edge_index, self.zone_edge_weight, self.zone_id_emb.num_embeddings)
+            self._graphs = made_of, roads, zones
+        return self._graphs[1:]
+
+
+def _same(before: list[tuple[Tensor, int]], now: list[tuple[Tensor, int]]) -> bool:
+    """Whether these are the same tensors with the same content."""
+    return all(a is b and v == w for (a, v), (b, w) in zip(before, now, strict=True))

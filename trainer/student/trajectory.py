@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-RELATIVE_FEATURES = 2  # distance and time between two steps
+RELATIVE_FEATURES = 2
+Relative = tuple[Tensor, Tensor]  # distance and time between two steps, each [B, T, T]
 
 
 class FourierTime(nn.Module):
@@ -42,7 +43,8 @@ class RelativeAttention(nn.Module):
     """Causal attention whose keys and values also carry the relative features of a pair of steps.
 
     scores = (q.k + q.(W_k r + b_k)) / sqrt(W), output = sum a (v + W_v r + b_v). The relative parts are linear, so
-    q.(W_k r + b_k) = (q W_k).r + q.b_k and sum a (W_v r + b_v) = W_v (sum a r) + b_v: no [B, T, T, W] tensor is built.
+    q.(W_k r) = (q W_k).r and sum a W_v r = W_v (sum a r), and the biases are those of k and v: no [B, T, T, W] tensor
+    is built. A trip's steps come first in its row and no step looks ahead, so that no step sees padding.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -54,16 +56,22 @@ class RelativeAttention(nn.Module):
         self.relative_position_emb_k = nn.Linear(RELATIVE_FEATURES, width // heads)
         self.relative_position_emb_v = nn.Linear(RELATIVE_FEATURES, width // heads)
 
-    def forward(self, x_BTE: Tensor, relative_BTT2: Tensor, mask_BTT: Tensor) -> Tensor:
+    def forward(self, x_BTE: Tensor, relative: Relative) -> Tensor:
         B, T, E = x_BTE.shape
-        q, k, v = self.c_attn(x_BTE).view(B, T, 3, self.heads, E // self.heads).permute(2, 0, 3, 1, 4)
         to_key, to_value = self.relative_position_emb_k, self.relative_position_emb_v
-        scores = q @ k.transpose(-1, -2) + (q @ to_key.bias)[..., None]
-        scores = scores + torch.einsum("bhtr,btsr->bhts", q @ to_key.weight, relative_BTT2)
-        scores = scores / math.sqrt(E // self.heads)
-        attention = scores.masked_fill(~mask_BTT[:, None], -torch.inf).softmax(-1)
-        seen = torch.einsum("bhts,btsr->bhtr", attention, relative_BTT2)
-        y = attention @ v + to_value(seen)
+        bias = torch.cat(
+            [torch.zeros_like(self.c_attn.bias[:E]), to_key.bias.repeat(self.heads), to_value.bias.repeat(self.heads)]
+        )
+        qkv = F.linear(x_BTE, self.c_attn.weight, self.c_attn.bias + bias)
+        q, k, v = qkv.view(B, T, 3, self.heads, E // self.heads).permute(2, 0, 3, 1, 4)
+        q = q / math.sqrt(E // self.heads)
+        scores = q @ k.transpose(-1, -2)
+        for weight, feature in zip((q @ to_key.weight).unbind(-1), relative, strict=True):
+            scores = torch.addcmul(scores, weight[..., None], feature[:, None])
+        future = torch.ones(T, T, dtype=torch.bool, device=x_BTE.device).triu(1)
+        attention = scores.masked_fill(future, -torch.inf).softmax(-1)
+        seen = torch.stack([(attention * feature[:, None]).sum(-1) for feature in relative], dim=-1)
+        y = attention @ v + seen @ to_value.weight.t()
         y = self.c_proj(y.transpose(1, 2).reshape(B, T, E))
         return F.dropout(y, self.dropout, self.training)
 
@@ -79,8 +87,8 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = dropout
 
-    def forward(self, x: Tensor, relative: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x), relative, mask)
+    def forward(self, x: Tensor, relative: Relative) -> Tensor:
+        x = x + self.attn(self.ln_1(x), relative)
         return x + F.dropout(self.mlp(self.ln_2(x)), self.dropout, self.training)
 
 
@@ -96,30 +104,17 @@ class TrajectoryEncoder(nn.Module):
         self.temporal_encoder = LinearTime(d) if older_time else FourierTime(d)
         self.transformer = nn.ModuleDict({"h": nn.ModuleList(Block(2 * d, heads, dropout) for _ in range(layers))})
 
-    def forward(
-        self, road_BTd: Tensor, zone_BTd: Tensor, time_BT: Tensor, relative_BTT2: Tensor, mask_BTT: Tensor
-    ) -> Tensor:
+    def forward(self, road_BTd: Tensor, zone_BTd: Tensor, time_BT: Tensor, relative: Relative) -> Tensor:
         gate = torch.sigmoid(self.road_zone_fusion_mlp(torch.cat([road_BTd, zone_BTd], dim=-1)))
         x = torch.cat([road_BTd + gate * zone_BTd, self.temporal_encoder(time_BT)], dim=-1)
         for block in self._blocks():
             if self.grad_checkpoint and self.training:
-                x = checkpoint(block, x, relative_BTT2, mask_BTT, use_reentrant=False)
+                x = checkpoint(block, x, relative, use_reentrant=False)
             else:
-                x = block(x, relative_BTT2, mask_BTT)
+                x = block(x, relative)
         return x
 
     def _blocks(self) -> list[Block]:
         layers = self.transformer["h"]
         assert isinstance(layers, nn.ModuleList)
         return [block for block in layers if isinstance(block, Block)]
-
-
-def attention_mask(steps: Tensor, width: int) -> Tensor:
-    """Which step may look at which, [B, T, T]: itself and earlier ones that the trip has.
-
-    Steps beyond a trip's end still look at real ones, so that no row is empty and nothing becomes NaN.
-    """
-    position = torch.arange(width, device=steps.device)
-    causal = position <= position[:, None]
-    mask: Tensor = causal & (position < steps[:, None, None])
-    return mask
