@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from trainer.clock import Clock
 from trainer.examples import Example
+from trainer.micro_batches import parts_by_length
 from trainer.ranks import Ranks
 from trainer.step import Loss, Objective, Sums, counts, loss_of
-from trainer.student.hoser import HOSER, Embeddings
+from trainer.student.hoser import HOSER
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,15 @@ class Learner:
         labelled, guided = self.ranks.sum(totals).clamp(min=1).float()
         with self.clock("hoser_forward"):
             embedded = self.student.embed()
-        leaves = Embeddings(*(each.detach().requires_grad_() for each in (embedded.roads, embedded.zones)))
-        for example in examples:
+        leaves = embedded.leaves()
+        for example in (part for whole in examples for part in parts_by_length(whole)):
             with self.clock("hoser_forward"):
                 loss = loss_of(self.student, example, self.objective, leaves)
             with self.clock("backward_pass"):
                 self._weighted(loss, labelled, guided).backward()
             figures += loss.figures
         with self.clock("backward_pass"):
-            _back_through(embedded, leaves)
+            embedded.backward(leaves)
             self.ranks.sum_gradients(self.student.parameters())
         with self.clock("optimizer_step"):
             return self._update(self.ranks.sum(figures))
@@ -66,11 +67,3 @@ class Learner:
         if finite:
             self.optimizer.step()
         return Sums.of(values) if finite else Sums(), finite
-
-
-def _back_through(embedded: Embeddings, leaves: Embeddings) -> None:
-    """The encoder was run once for all micro-batches; so is its backward pass, with the sum of their gradients."""
-    pairs = [(embedded.roads, leaves.roads.grad), (embedded.zones, leaves.zones.grad)]
-    used = [(value, gradient) for value, gradient in pairs if gradient is not None]
-    if used:
-        torch.autograd.backward([value for value, _ in used], [gradient for _, gradient in used])

@@ -6,7 +6,7 @@ parts fit into its cache.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -33,17 +33,18 @@ def parts_by_length(example: Example, steps_at_once: int | None = None) -> list[
 
 def _part(example: Example, trips: Tensor, width: int, *, is_first: bool) -> Example:
     features, labels = example.features.part(trips, width), example.labels.part(trips, width)
-    return replace(
-        example, features=features, labels=labels, target=_target_part(example.target, trips, width, is_first)
-    )
+    target = _target_part(example.target, trips, width, is_first)
+    return Example(features, labels, target, example.missed if is_first else 0)
 
 
 def _target_part(target: Target | None, trips: Tensor, width: int, is_first: bool) -> Target | None:
-    """Tensors are cut, [B, T, ...]; counts belong to the whole example and stay with its first part."""
+    """The count belongs to the whole example and stays with its first part."""
     if target is None:
         return None
-    values = {field.name: getattr(target, field.name) for field in fields(target)}
-    cut = {name: value[trips, :width] for name, value in values.items() if isinstance(value, Tensor)}
     return replace(
-        target, **cut, **{name: 0 for name, value in values.items() if isinstance(value, int) and not is_first}
+        target,
+        log_probs=target.log_probs[trips, :width],
+        asked=target.asked[trips, :width],
+        cells=None if target.cells is None else target.cells[trips, :width],
+        truncated=target.truncated if is_first else 0,
     )

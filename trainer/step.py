@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from trainer.data.features import IGNORED
 from trainer.examples import Example
 from trainer.losses import chosen_log1p, kl_sum, road_loss_sum, time_loss_sum
+from trainer.micro_batches import parts_by_length
 from trainer.student.hoser import HOSER, Embeddings
 
 
@@ -149,6 +150,10 @@ def _figures(
 
 
 @torch.no_grad()
-def measure(student: HOSER, example: Example, objective: Objective, fuse: float = 0.0) -> Sums:
-    """The figures without a gradient."""
-    return Sums.of(loss_of(student, example, objective, fuse=fuse).figures.tolist())
+def measure(student: HOSER, examples: Iterable[Example], objective: Objective, fuse: float = 0.0) -> Sums:
+    """The figures of all examples without a gradient; the road network is looked at once."""
+    embedded, total = student.embed(), Sums()
+    for example in examples:
+        for part in parts_by_length(example):
+            total.add(Sums.of(loss_of(student, part, objective, embedded, fuse).figures.tolist()))
+    return total

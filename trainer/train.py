@@ -217,9 +217,9 @@ class Trainer:
         """All figures over whole trips of all ranks, without a step."""
         learner, device = self.learner, self.maker.device
         learner.student.eval()
-        total = Sums()
-        for chosen in learner.ranks.share(list(in_order(len(trips), 4 * self.config.optimizer_config.batch_size))):
-            total.add(measure(learner.student, self.maker.make(trips, chosen, targets=targets), learner.objective))
+        batches = learner.ranks.share(list(in_order(len(trips), 4 * self.config.optimizer_config.batch_size)))
+        examples = (self.maker.make(trips, chosen, targets=targets) for chosen in batches)
+        total = measure(learner.student, examples, learner.objective)
         learner.student.train()
         values = torch.tensor([getattr(total, f.name) for f in fields(Sums)], dtype=torch.float64, device=device)
         return Sums.of(learner.ranks.sum(values).tolist())

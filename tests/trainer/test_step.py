@@ -135,7 +135,7 @@ def test_measure_equals_a_step_and_changes_nothing(
 ) -> None:
     before = copy.deepcopy(student.state_dict())
     batch = example(maker, city, *range(6))
-    measured = measure(student, batch, objective)
+    measured = measure(student, [batch], objective)
     assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
     stepped, taken = Learner(student, make_optimizer(student, Config().optimizer_config), objective).step([batch])
     assert taken
@@ -161,7 +161,7 @@ def test_a_filtered_label_costs_no_road_loss(
     everything, nearest = example(maker, city, *range(20)), example(maker, city, *range(20), top_k=1)
     lost = int((nearest.labels.choice == IGNORED).sum() - (everything.labels.choice == IGNORED).sum())
     assert lost > 0
-    sums = measure(student, nearest, objective)
+    sums = measure(student, [nearest], objective)
     assert sums.unlabelled == lost
     assert sums.road == 0.0  # one candidate is certain
     assert sums.choices == 0

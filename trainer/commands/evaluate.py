@@ -27,7 +27,7 @@ from trainer.files import check_target, digest_of, write_json
 from trainer.generate.output import made_by, read_generated
 from trainer.guide import find_guide
 from trainer.run_folder import RunFolder
-from trainer.step import Objective, Sums, measure
+from trainer.step import Objective, measure
 from trainer.student.checkpoint import StudentCard
 from trainer.student.hoser import HOSER
 from trainer.teacher.address import NONE, UNIFORM
@@ -127,9 +127,9 @@ def _figures(
     )
     objective = Objective(0.0, config.distill.temperature, card.log1p_mean, card.log1p_std)
     student.eval()
-    total, trips = Sums(), city.trips[split]
-    for chosen in in_order(len(trips), 4 * config.optimizer_config.batch_size):
-        total.add(measure(student, maker.make(trips, chosen, targets=targets), objective, fuse))
+    trips = city.trips[split]
+    batches = in_order(len(trips), 4 * config.optimizer_config.batch_size)
+    total = measure(student, (maker.make(trips, chosen, targets=targets) for chosen in batches), objective, fuse)
     means = total.means(objective)
     return {name: means[name] for name in NEXT_STEP} | {"steps": total.steps, "choice_steps": total.choices}
 
