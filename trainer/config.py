@@ -97,6 +97,8 @@ class Distill(Section):
     shared_cells: Literal["full", "split"] = "full"
     deadline_s: PositiveFloat = 120.0  # of one request
     prefetch: Annotated[int, Field(ge=0, le=64)] = 2  # steps that the teacher is asked ahead
+    on_teacher_loss: Literal["wait", "skip-kl", "fail"] = "wait"  # when no endpoint answers
+    wait_limit_s: PositiveFloat = 1800.0  # of `wait`; then the run is saved and ends
     teacher_digest: str | None = None  # the only teacher that will do
     grid_size: PositiveFloat | None = None  # degrees; only checked against the teacher's
     downsample: Positive | None = None  # only checked against the teacher's

@@ -6,6 +6,7 @@ TrainerError
 ├── TeacherMismatch      the teacher's identity, grid or vocabulary does not fit   exit 2
 ├── TeacherUnavailable   no teacher answers at the address                         exit 3
 │   └── NoAnswer         the same, where the run goes on without this answer
+├── Stopped              waiting for the teacher was ended from outside            exit 1
 ├── CannotWrite          a file could not be written: full disk, no permission     exit 1
 └── TrainingFailed       the run cannot go on                                      exit 1
     └── RankLost         another process of the same run has ended                 exit 1
@@ -52,6 +53,10 @@ class TeacherUnavailable(TrainerError):
 
 class NoAnswer(TeacherUnavailable):
     """No teacher answered this question, and the policy is to go on without."""
+
+
+class Stopped(TrainerError):
+    """Nobody waits for the answer any more: a stop was asked for, or the teacher was closed."""
 
 
 class CannotWrite(TrainerError):

@@ -14,14 +14,11 @@ from concurrent.futures import TimeoutError as StillWaiting
 from dataclasses import dataclass
 
 from trainer.data.trips import Ints, Trips
+from trainer.errors import Stopped
 from trainer.examples import Example, ExampleMaker, Question
 from trainer.teacher.targets import Target, Targets
 
 LOOK_S = 0.2  # how often a wait looks whether the run is to stop
-
-
-class Stopped(Exception):
-    """The run was told to stop while it waited for an answer."""
 
 
 @dataclass(frozen=True)

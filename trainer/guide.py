@@ -11,6 +11,7 @@ from trainer.data.city import City
 from trainer.errors import BadInput, TeacherMismatch
 from trainer.grid import TokenMap, map_roads
 from trainer.teacher.address import NONE, UNIFORM, check_address, connect
+from trainer.teacher.pool import Patience
 from trainer.teacher.protocol import Description, Teacher
 from trainer.teacher.targets import Targets, TeacherTargets, UniformTargets
 
@@ -59,7 +60,9 @@ def find_guide(address: str, config: Config, city: City) -> Guide:
     """Connects to the teacher and checks that it fits. Raises TeacherMismatch or TeacherUnavailable."""
     if address == NONE:
         return Guide(NONE, None, None, {"kind": NONE})
-    teacher = connect(address, config.distill.deadline_s)
+    distill = config.distill
+    patience = Patience(distill.deadline_s, distill.on_teacher_loss, distill.wait_limit_s)
+    teacher = connect(address, patience)
     if teacher is None:
         return Guide(UNIFORM, make_targets(config, None, None), None, {"kind": UNIFORM})
     try:

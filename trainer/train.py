@@ -19,9 +19,9 @@ from trainer.config import Config
 from trainer.data.batches import epoch_order, in_order
 from trainer.data.city import City
 from trainer.data.trips import Ints, Trips
-from trainer.errors import RankLost, TeacherMismatch, TeacherUnavailable, TrainerError, TrainingFailed
+from trainer.errors import RankLost, Stopped, TeacherMismatch, TeacherUnavailable, TrainerError, TrainingFailed
 from trainer.examples import Example, ExampleMaker
-from trainer.feed import Feed, Stopped
+from trainer.feed import Feed
 from trainer.learner import Learner
 from trainer.run_folder import RunFolder
 from trainer.schedule import learning_rate, set_learning_rate

@@ -16,12 +16,12 @@ from tests.integration.same_answers import (
     check_unknown_model,
     check_wrong_teacher,
     query_of,
+    reach,
 )
 from tests.serving import RunningTeacher, serve
 from trainer.errors import BadInput, TeacherUnavailable
 from trainer.teacher.address import connect
 from trainer.teacher.protocol import Query
-from trainer.teacher.triton import TritonTeacher
 
 
 def test_the_same_teacher(served: RunningTeacher) -> None:
@@ -35,16 +35,16 @@ def test_a_run_is_the_same_bit_for_bit(line: Line, served: RunningTeacher, taugh
 
 def test_small_limits_are_kept_to(line: Line, served: RunningTeacher) -> None:
     flags = ("--max-sequences=7", "--max-positions=150", "--max-message-bytes=30000", "--max-row-tokens=5000")
-    with serve(line.teacher, *flags) as small, TritonTeacher(small.grpc, "teacher") as teacher:
-        query = query_of(teacher, 0, 5)
-        with TritonTeacher(served.grpc, "teacher") as large:
+    with serve(line.teacher, *flags) as small, reach(f"triton://{small.grpc}/teacher") as teacher:
+        query = query_of(teacher.description, 0, 5)
+        with reach(f"triton://{served.grpc}/teacher") as large:
             np.testing.assert_allclose(teacher.score(query).log_probs, large.score(query).log_probs, atol=1e-5)
 
 
 def test_no_candidates_no_question(served: RunningTeacher) -> None:
     one = np.ones(1, np.int64)
     query = Query(np.zeros(1, np.int32), one, one, 0, np.zeros(0, np.int32), one * 0)
-    with TritonTeacher(served.grpc, "teacher") as teacher:
+    with reach(f"triton://{served.grpc}/teacher") as teacher:
         assert teacher.score(query).log_probs.shape == (0,)
 
 
@@ -60,23 +60,23 @@ def test_nobody_there() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         target = f"127.0.0.1:{probe.getsockname()[1]}"
-    with pytest.raises(TeacherUnavailable, match=f"no teacher answers at {target}/teacher"):
-        TritonTeacher(target, "teacher", connect_s=1)
+    with pytest.raises(TeacherUnavailable, match=f"no teacher answers at {target}"):
+        reach(f"triton://{target}/teacher", connect_s=1)
 
 
 def test_a_server_that_dies(line: Line) -> None:
-    with serve(line.teacher) as running, TritonTeacher(running.grpc, "teacher", deadline_s=20) as teacher:
-        query = query_of(teacher, 0, 0)
+    with serve(line.teacher) as running, reach(f"triton://{running.grpc}/teacher", on_loss="fail") as teacher:
+        query = query_of(teacher.description, 0, 0)
         teacher.score(query)
         running.process.kill()
         running.process.wait()
-        with pytest.raises(TeacherUnavailable, match=f"no teacher answers at {running.grpc}/teacher"):
+        with pytest.raises(TeacherUnavailable, match=f"no teacher answers at {running.grpc}"):
             teacher.score(query)
 
 
 def test_a_frozen_server_costs_no_more_than_the_deadline(served: RunningTeacher) -> None:
-    with TritonTeacher(served.grpc, "teacher", deadline_s=0.0001) as teacher:
-        query = query_of(teacher, 0, 0)
+    with reach(f"triton://{served.grpc}/teacher", deadline_s=0.0001, on_loss="fail") as teacher:
+        query = query_of(teacher.description, 0, 0)
         with pytest.raises(TeacherUnavailable, match="DEADLINE_EXCEEDED"):
             teacher.score(query)
 
@@ -85,4 +85,4 @@ def test_the_client_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "trainer.teacher.triton")
     monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
     with pytest.raises(BadInput, match=r"tritonclient.grpc: pip install 'hoser-distill\[triton\]'"):
-        connect("triton://127.0.0.1:1/teacher", 1.0)
+        connect("triton://127.0.0.1:1/teacher")

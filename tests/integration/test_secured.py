@@ -15,9 +15,8 @@ from tests.certificates import Authority, PemFiles
 from tests.serving import RunningTeacher, serve, tiny_artifact
 from trainer.errors import BadInput, TeacherUnavailable
 from trainer.teacher.address import connect
-from trainer.teacher.grpc import GrpcTeacher
+from trainer.teacher.pool import Patience, Pool
 from trainer.teacher.protocol import Query, Teacher
-from trainer.teacher.security import access_from_environment
 
 TOKEN, NEXT_TOKEN = "a-token-of-this-job-0", "a-token-of-this-job-1"
 QUERY = Query(
@@ -28,6 +27,12 @@ QUERY = Query(
     candidates=np.array([4, 5], np.int32),
     counts=np.array([2]),
 )
+
+
+def reach(secured: Secured, scheme: str = "grpcs", connect_s: float = 20.0) -> Pool:
+    pool = connect(f"{scheme}://{secured.teacher.grpc}", Patience(connect_s=connect_s))
+    assert pool is not None
+    return pool
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def test_the_load_generator_passes_every_door(
 @pytest.mark.parametrize("form", ["grpcs://{}", "tritons://{}/teacher"])
 @pytest.mark.usefixtures("equipped")
 def test_the_trainer_asks_by_both_protocols(secured: Secured, form: str) -> None:
-    teacher: Teacher | None = connect(form.format(secured.teacher.grpc), 20.0)
+    teacher: Teacher | None = connect(form.format(secured.teacher.grpc), Patience(deadline_s=20))
     assert teacher is not None
     try:
         assert teacher.description.digest == secured.teacher.digest
@@ -118,11 +123,11 @@ def test_the_trainer_asks_by_both_protocols(secured: Secured, form: str) -> None
 def test_a_wrong_token_is_said_at_once(secured: Secured, equipped: Path, form: str) -> None:
     equipped.write_text("a-token-nobody-knows")
     with pytest.raises(BadInput, match=r"the token is not known here \(TRAINER_TEACHER_TOKEN_FILE names"):
-        connect(form.format(secured.teacher.grpc), 20.0)
+        connect(form.format(secured.teacher.grpc), Patience(deadline_s=20))
 
 
 def test_a_token_may_change_while_one_trains(secured: Secured, equipped: Path) -> None:
-    with GrpcTeacher([secured.teacher.grpc], access=access_from_environment(encrypted=True)) as teacher:
+    with reach(secured) as teacher:
         before = teacher.score(QUERY).log_probs
         secured.tokens.write_text(f"{TOKEN}\n{NEXT_TOKEN}\n")
         equipped.write_text(NEXT_TOKEN)
@@ -140,7 +145,7 @@ def test_a_server_that_an_unknown_authority_vouches_for_is_not_trusted(
 ) -> None:
     monkeypatch.delenv("TRAINER_TEACHER_CA")
     with pytest.raises(TeacherUnavailable, match=r"no teacher answers at 127\.0\.0\.1:\d+ .*CERTIFICATE_VERIFY_FAILED"):
-        GrpcTeacher([secured.teacher.grpc], access=access_from_environment(encrypted=True), connect_s=0.5)
+        reach(secured, connect_s=0.5)
 
 
 @pytest.mark.usefixtures("equipped")
@@ -148,10 +153,10 @@ def test_without_a_certificate_of_ones_own_nobody_answers(secured: Secured, monk
     for name in ("CERT", "KEY"):
         monkeypatch.delenv(f"TRAINER_TEACHER_{name}")
     with pytest.raises(TeacherUnavailable, match=r"no teacher answers at 127\.0\.0\.1:\d+ .*UNAVAILABLE"):
-        GrpcTeacher([secured.teacher.grpc], access=access_from_environment(encrypted=True), connect_s=0.5)
+        reach(secured, connect_s=0.5)
 
 
 @pytest.mark.usefixtures("equipped")
 def test_plain_text_to_a_port_with_tls_is_said(secured: Secured) -> None:
     with pytest.raises(TeacherUnavailable, match="no teacher answers"):
-        GrpcTeacher([secured.teacher.grpc], access=access_from_environment(encrypted=False), connect_s=0.5)
+        reach(secured, scheme="grpc", connect_s=0.5)

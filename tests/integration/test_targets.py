@@ -17,7 +17,8 @@ from trainer.data.features import Network
 from trainer.errors import TeacherMismatch, TeacherUnavailable
 from trainer.examples import ExampleMaker
 from trainer.guide import token_map
-from trainer.teacher.grpc import GrpcTeacher
+from trainer.teacher.address import connect
+from trainer.teacher.pool import Patience, Pool
 from trainer.teacher.targets import Target, TeacherTargets
 
 
@@ -38,6 +39,12 @@ def slow_target(line: Line, trip: int, step: int, window: int, road_to_token: np
     return dict(zip(candidates.tolist(), chosen.tolist(), strict=True))
 
 
+def reach(targets: str, **patience: float) -> Pool:
+    pool = connect(f"grpc://{targets}", Patience(**patience))  # type: ignore[arg-type]
+    assert pool is not None
+    return pool
+
+
 def ask(
     line: Line,
     served: RunningTeacher,
@@ -46,7 +53,7 @@ def ask(
     positions: str = "all",
     shared_cells: str = "full",
 ) -> tuple[Target, np.ndarray]:
-    with GrpcTeacher([served.grpc]) as teacher:
+    with reach(served.grpc) as teacher:
         tokens = token_map(teacher.description, load_config(None), line.city)
         targets = TeacherTargets(teacher, tokens.road_to_token, window=window, positions=positions)
         network = Network.of(line.city.road_map)
@@ -104,7 +111,7 @@ def test_nobody_there() -> None:
         probe.bind(("127.0.0.1", 0))
         unused_tcp_port = int(probe.getsockname()[1])
     with pytest.raises(TeacherUnavailable, match=f"no teacher answers at 127.0.0.1:{unused_tcp_port}"):
-        GrpcTeacher([f"127.0.0.1:{unused_tcp_port}"], connect_s=1)
+        reach(f"127.0.0.1:{unused_tcp_port}", connect_s=1)
 
 
 def test_endpoints_with_different_teachers(
@@ -113,13 +120,13 @@ def test_endpoints_with_different_teachers(
     other = tmp_path_factory.mktemp("other") / "teacher"
     tiny_artifact(other, seed=9)
     with serve(other) as second, pytest.raises(TeacherMismatch) as raised:
-        GrpcTeacher([served.grpc, second.grpc])
+        reach(f"{served.grpc},{second.grpc}")
     assert served.digest[:16] in str(raised.value)
     assert second.digest[:16] in str(raised.value)
 
 
 def test_an_endpoint_that_dies_is_passed_over(line: Line, served: RunningTeacher) -> None:
-    with serve(line.teacher) as second, GrpcTeacher([served.grpc, second.grpc], deadline_s=20) as teacher:
+    with serve(line.teacher) as second, reach(f"{served.grpc},{second.grpc}", deadline_s=20) as teacher:
         tokens = token_map(teacher.description, load_config(None), line.city)
         targets = TeacherTargets(teacher, tokens.road_to_token)
         maker = ExampleMaker(Network.of(line.city.road_map), torch.device("cpu"), 1024, "original", Clock())

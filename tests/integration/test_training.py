@@ -86,7 +86,7 @@ def test_a_dead_teacher_ends_training_with_a_checkpoint(line: Line, taught_run: 
     out = tmp_path / "run"
     server = wait_until_ready(start(line.teacher))
     address = f"grpc://{server.grpc}"
-    trainer = begin(line, out, "--teacher", address, *epochs(2))
+    trainer = begin(line, out, "--teacher", address, "--set", "distill.on_teacher_loss=fail", *epochs(2))
     try:
         wait_for_step(out, 3, trainer)
         server.process.kill()

@@ -22,6 +22,7 @@ from trainer.teacher.address import FORMS, check_address, connect
         "grpcs://a:1,b:2",
         "tritons://a:1/teacher",
         "triton://localhost:8001/teacher",
+        "tritons://a:1,b:2,[::1]:3/teacher",
         "triton://unix:/tmp/s/teacher",
     ],
 )
@@ -55,12 +56,14 @@ def test_good_addresses(address: str) -> None:
         ("triton:a:1/m", "'triton:a:1/m'"),
         ("triton://a:1", "'' is not HOST:PORT"),
         ("triton://a:1/", "names no model"),
+        ("triton://a:1,b/m", "'b' is not HOST:PORT"),
+        ("triton://a:1,/m", "'' is not HOST:PORT"),
         ("triton://a/m", "'a' is not HOST:PORT"),
         ("triton://a:1/m/2", "'a:1/m' is not HOST:PORT"),
     ],
 )
 def test_bad_addresses(address: str, named: str) -> None:
-    for use in (check_address, lambda text: connect(text, 1.0)):
+    for use in (check_address, connect):
         with pytest.raises(BadInput) as caught:
             use(address)
         assert named in str(caught.value)
@@ -69,4 +72,4 @@ def test_bad_addresses(address: str, named: str) -> None:
 
 @pytest.mark.parametrize("address", ["none", "uniform"])
 def test_nobody_answers_behind_these(address: str) -> None:
-    assert connect(address, 1.0) is None
+    assert connect(address) is None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.trainer.datasets import Outcome, files_in, refused, set_field, small_city, trainer
-from trainer.teacher.grpc import GrpcTeacher
+from trainer.teacher.pool import Patience
 
 TINY = ("--set", "optimizer_config.max_epoch=1", "--set", "profiling.log_interval=1")
 
@@ -101,8 +102,7 @@ def test_addresses(address: str, said: str, bench: Bench, tmp_path: Path) -> Non
 
 
 def test_nobody_listens(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert GrpcTeacher.__init__.__kwdefaults__ is not None
-    monkeypatch.setitem(GrpcTeacher.__init__.__kwdefaults__, "connect_s", 0.3)
+    monkeypatch.setattr("trainer.guide.Patience", partial(Patience, connect_s=0.3))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound, but nobody listens
         address = f"127.0.0.1:{free.getsockname()[1]}"

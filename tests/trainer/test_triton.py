@@ -7,7 +7,7 @@ import json
 import pytest
 
 from teacher_server.limits import Limits as ServerLimits
-from trainer.errors import BadInput
+from trainer.teacher.endpoint import EndpointError
 from trainer.teacher.triton import description_of
 
 PARAMETERS = {
@@ -36,7 +36,7 @@ def test_a_whole_description() -> None:
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_parameter_that_is_missing_is_named(name: str) -> None:
     rest = {key: value for key, value in PARAMETERS.items() if key != name}
-    with pytest.raises(BadInput, match=f"host:1/m is a model, but no teacher: it has no parameter '{name}'"):
+    with pytest.raises(EndpointError, match=f"host:1/m is a model, but no teacher: it has no parameter '{name}'"):
         description_of(rest, "host:1/m")
 
 
@@ -44,5 +44,5 @@ def test_a_parameter_that_is_missing_is_named(name: str) -> None:
     ("name", "value"), [("cells", "many"), ("grid", "{"), ("grid", '{"lat": 1}'), ("limits", "[]"), ("limits", "{}")]
 )
 def test_a_parameter_that_makes_no_sense(name: str, value: str) -> None:
-    with pytest.raises(BadInput, match="host:1/m is a model, but no teacher"):
+    with pytest.raises(EndpointError, match="host:1/m is a model, but no teacher"):
         description_of(PARAMETERS | {name: value}, "host:1/m")

@@ -72,7 +72,7 @@ def tokens_command(
 
 
 def _grid_of(address: str) -> Grid:
-    found = connect(address, 30.0)
+    found = connect(address)
     if found is None:
         raise BadInput(
             f"--teacher {address}: has no grid; give local:FOLDER, grpc://HOST:PORT or triton://HOST:PORT/MODEL"

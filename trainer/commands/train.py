@@ -211,7 +211,7 @@ def _lasting(config: Config) -> dict[str, Any]:
     """The settings that make a run what it is: where data lies and how the teacher is reached may change."""
     plain = config.plain()
     plain.pop("data_dir")
-    for name in ("teacher", "deadline_s", "prefetch"):
+    for name in ("teacher", "deadline_s", "prefetch", "on_teacher_loss", "wait_limit_s"):
         plain["distill"].pop(name)
     plain["training"].pop("max_bad_steps")
     return plain

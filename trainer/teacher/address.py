@@ -1,22 +1,26 @@
-"""Teacher addresses: `local:FOLDER`, `grpc://HOST:PORT[,HOST:PORT]`, `triton://HOST:PORT/MODEL`, `uniform`, `none`.
+"""Teacher addresses: `local:FOLDER`, `grpc://HOST:PORT[,...]`, `triton://HOST:PORT[,...]/MODEL`, `uniform`, `none`.
 
-`grpcs://` and `tritons://` are the same over TLS.
+`grpcs://` and `tritons://` are the same over TLS. A HOST that is a name stands for all of its addresses.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from trainer.errors import BadInput
-from trainer.teacher.grpc import GrpcTeacher
-from trainer.teacher.local import LocalTeacher
-from trainer.teacher.protocol import Teacher
-from trainer.teacher.security import Access, access_from_environment
+from trainer.teacher.endpoint import Endpoint
+from trainer.teacher.grpc import GrpcEndpoint
+from trainer.teacher.local import START_S, LocalEndpoint
+from trainer.teacher.places import Place
+from trainer.teacher.pool import Patience, Pool
+from trainer.teacher.security import access_from_environment
 
 UNIFORM = "uniform"
 NONE = "none"
-FORMS = "local:FOLDER, grpc[s]://HOST:PORT[,HOST:PORT], triton[s]://HOST:PORT/MODEL, uniform or none"
+FORMS = "local:FOLDER, grpc[s]://HOST:PORT[,HOST:PORT], triton[s]://HOST:PORT[,HOST:PORT]/MODEL, uniform or none"
 ENCRYPTED = ("grpcs", "tritons")
 
 
@@ -36,42 +40,49 @@ def check_address(address: str) -> None:
     raise BadInput(f"teacher address {address!r}: must be {FORMS}")
 
 
-def connect(address: str, deadline_s: float) -> Teacher | None:
+def connect(address: str, patience: Patience | None = None, stopped: Callable[[], bool] = lambda: False) -> Pool | None:
     """The teacher at an address; None for the two addresses behind which nobody answers."""
     check_address(address)
+    patience = patience or Patience()
     if address in (UNIFORM, NONE):
         return None
     if address.startswith("local:"):
-        return LocalTeacher(Path(address.removeprefix("local:")), deadline_s=deadline_s)
+        patient = replace(patience, connect_s=max(patience.connect_s, START_S))
+        return Pool([address], lambda _: LocalEndpoint(Path(address.removeprefix("local:"))), patient, stopped=stopped)
+    targets, opened = _endpoints(address)
+    return Pool(targets, opened, patience, stopped=stopped)
+
+
+def _endpoints(address: str) -> tuple[list[str], Callable[[Place], Endpoint]]:
+    """The targets of an address, and how each of their places is spoken to."""
     scheme = address.partition(":")[0]
     access = access_from_environment(encrypted=scheme in ENCRYPTED)
-    if scheme in ("triton", "tritons"):
-        return _triton(*_model(address), deadline_s, access)
-    return GrpcTeacher(_targets(address), deadline_s=deadline_s, access=access)
-
-
-def _triton(target: str, model: str, deadline_s: float, access: Access) -> Teacher:
+    if scheme in ("grpc", "grpcs"):
+        return _targets(address), lambda place: GrpcEndpoint(place, access)
     try:
-        from trainer.teacher.triton import TritonTeacher
+        from trainer.teacher.triton import TritonEndpoint
     except ModuleNotFoundError as error:
         raise BadInput(f"triton:// needs {error.name}: pip install 'hoser-distill[triton]'") from None
-    return TritonTeacher(target, model, deadline_s=deadline_s, access=access)
+    targets, model = _model(address)
+    return targets, lambda place: TritonEndpoint(place, model, access)
 
 
 def _targets(address: str) -> list[str]:
-    targets = address.partition("://")[2].split(",")
+    return _checked(address.partition("://")[2].split(","), address)
+
+
+def _model(address: str) -> tuple[list[str], str]:
+    """(targets, model) of a triton:// address."""
+    targets, _, model = address.partition("://")[2].rpartition("/")
+    if not model:
+        raise BadInput(f"teacher address {address!r}: names no model; must be {FORMS}")
+    return _checked(targets.split(","), address), model
+
+
+def _checked(targets: list[str], address: str) -> list[str]:
     for target in targets:
         _check_target(target, address)
     return targets
-
-
-def _model(address: str) -> tuple[str, str]:
-    """(target, model) of a triton:// address."""
-    target, _, model = address.partition("://")[2].rpartition("/")
-    if not model:
-        raise BadInput(f"teacher address {address!r}: names no model; must be {FORMS}")
-    _check_target(target, address)
-    return target, model
 
 
 def _check_target(target: str, address: str) -> None:

@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import grpc
 
 from trainer.errors import BadInput, TeacherUnavailable
-from trainer.teacher.grpc import GrpcTeacher
+from trainer.teacher.endpoint import EndpointError, Trouble
+from trainer.teacher.grpc import GrpcEndpoint
+from trainer.teacher.places import Place
 from trainer.teacher.protocol import Answer, Description, Query
 
 START_S = 120.0
@@ -23,47 +26,59 @@ MEANT_FOR_OTHERS = ("TEACHER_TOKEN_FILE", "TEACHER_TLS_CERT", "TEACHER_TLS_KEY",
 USERS_MISTAKE = 2  # exit status of a server that cannot serve what it was given
 
 
-class LocalTeacher:
-    """Starts `teacher serve FOLDER` and talks to it; the server ends when this object or its process does."""
+class LocalEndpoint:
+    """Starts `teacher serve FOLDER` and talks to it, and starts it again when it has died.
 
-    def __init__(self, artifact: Path, *, deadline_s: float = 120.0, server_flags: tuple[str, ...] = ()) -> None:
+    The server ends when this object or its process does.
+    """
+
+    def __init__(self, artifact: Path, server_flags: tuple[str, ...] = ()) -> None:
+        """Waits until the server listens. Raises BadInput or TeacherUnavailable."""
         if not artifact.is_dir():
             raise BadInput(f"{artifact}: no such folder; name a teacher artifact (see `teacher export`)")
+        self._artifact, self._flags = artifact, server_flags
         self._folder = tempfile.TemporaryDirectory(prefix="teacher-")  # short: socket paths have a limit of 107 bytes
-        socket = f"unix:{self._folder.name}/grpc.sock"
+        self._socket = f"unix:{self._folder.name}/grpc.sock"
         self._log = Path(self._folder.name) / "log"
-        self._process = self._start(artifact, socket, server_flags)
+        self._lock, self._closed = threading.Lock(), False
+        self._process = self._start()
         try:
-            self._wait_for_socket(socket)
-            self._teacher = GrpcTeacher([socket], deadline_s=deadline_s)
+            self._wait_for_socket()
+            self._wire = GrpcEndpoint(Place(self._socket))
         except BaseException:
             self._stop()
             raise
 
     @property
-    def description(self) -> Description:
-        return self._teacher.description
-
-    @property
     def pid(self) -> int:
         return self._process.pid
 
-    def score(self, query: Query) -> Answer:
+    def describe(self, timeout: float) -> Description:
+        """As every endpoint's; a server that has died is started again, and answers a later call."""
+        with self._lock:
+            if not self._closed and self._process.poll() is not None:
+                error = EndpointError(Trouble.LOST, self._obituary())
+                self._process = self._start()
+                raise error
+        return self._wire.describe(timeout)
+
+    def score(self, query: Query, timeout: float) -> Answer:
         try:
-            return self._teacher.score(query)
-        except TeacherUnavailable as error:
-            status = self._process.poll()
-            if status is None:
-                raise
-            raise TeacherUnavailable(f"the local teacher died with status {status}: {self._last_words()}") from error
+            return self._wire.score(query, timeout)
+        except EndpointError as error:
+            if error.trouble is Trouble.LOST and self._process.poll() is not None:
+                raise EndpointError(Trouble.LOST, self._obituary()) from None
+            raise
 
     def close(self) -> None:
-        self._teacher.close()
+        with self._lock:
+            self._closed = True
+        self._wire.close()
         self._stop()
 
-    def _start(self, artifact: Path, socket: str, flags: tuple[str, ...]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "teacher_server", "serve", str(artifact)]
-        command += ["--grpc-address", socket, "--http-address", "none", "--until-stdin-closes", *flags]
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "teacher_server", "serve", str(self._artifact)]
+        command += ["--grpc-address", self._socket, "--http-address", "none", "--until-stdin-closes", *self._flags]
         with self._log.open("wb") as log:
             return subprocess.Popen(
                 command,
@@ -74,9 +89,9 @@ class LocalTeacher:
                 start_new_session=True,  # Ctrl-C is for the trainer, which still needs its teacher to save cleanly
             )
 
-    def _wait_for_socket(self, socket: str) -> None:
+    def _wait_for_socket(self) -> None:
         deadline = time.monotonic() + START_S
-        with grpc.insecure_channel(socket) as channel:
+        with grpc.insecure_channel(self._socket) as channel:
             ready = grpc.channel_ready_future(channel)
             while True:
                 with contextlib.suppress(grpc.FutureTimeoutError):
@@ -87,6 +102,9 @@ class LocalTeacher:
                     raise BadInput(words) if status == USERS_MISTAKE else TeacherUnavailable(words)
                 if time.monotonic() > deadline:
                     raise TeacherUnavailable(f"the local teacher did not start within {START_S:.0f} s")
+
+    def _obituary(self) -> str:
+        return f"the local teacher died with status {self._process.poll()}: {self._last_words()}"
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()

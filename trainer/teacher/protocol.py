@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +25,10 @@ class Limits:
     candidates: int
     row_tokens: int  # to compute, see teacher.proto
     message_bytes: int
+
+    def within(self, other: Limits) -> Limits:
+        """What both teachers take."""
+        return Limits(*map(min, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,12 @@ class Answer:
     truncated: int  # positions whose history did not fit into the teacher's block
 
 
+def joined(answers: Iterable[Answer]) -> Answer:
+    """The answer to a query from those to its parts."""
+    parts = list(answers)
+    return Answer(np.concatenate([part.log_probs for part in parts]), sum(part.truncated for part in parts))
+
+
 class Teacher(Protocol):
     """A served teacher."""
 
@@ -77,7 +88,7 @@ class Teacher(Protocol):
     def description(self) -> Description: ...
 
     def score(self, query: Query) -> Answer:
-        """Raises TeacherUnavailable when nobody answers and TeacherMismatch when another teacher does."""
+        """Raises TeacherUnavailable when nobody answers, TeacherMismatch when another teacher does, and Stopped."""
         ...
 
     def close(self) -> None: ...

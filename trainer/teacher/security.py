@@ -11,14 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
 
 from trainer.errors import BadInput
+from trainer.teacher.places import Place
 
 Metadata = tuple[tuple[str, str], ...]
+MAX_MESSAGE_BYTES = 256 << 20
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),  # a teacher that was away for an hour is found within seconds
+)
 
 
 class Access:
@@ -29,11 +36,16 @@ class Access:
         self.credentials, self._token_file = credentials, token_file
         self._token = _token(token_file) if token_file else None
 
-    def channel(self, target: str, options: Sequence[tuple[str, int]]) -> grpc.Channel:
-        """A channel to HOST:PORT or unix:PATH."""
+    def channel(self, place: Place) -> grpc.Channel:
+        """A channel to a place. What shows a certificate there must be who the place's name says."""
+        options: list[tuple[str, str | int]] = [*CHANNEL_OPTIONS]
+        if place.name:
+            host = place.name.rpartition(":")[0]
+            options += [("grpc.default_authority", place.name), ("grpc.enable_http_proxy", 0)]
+            options += [("grpc.ssl_target_name_override", host)] * (self.credentials is not None)
         if self.credentials is None:
-            return grpc.insecure_channel(target, options=options)
-        return grpc.secure_channel(target, self.credentials, options=options)
+            return grpc.insecure_channel(place.target, options=options)
+        return grpc.secure_channel(place.target, self.credentials, options=options)
 
     def metadata(self) -> Metadata:
         """What goes with every call. The token's file is read anew, so that a token may change while one trains."""

@@ -1,25 +1,51 @@
-"""gRPC's status codes as the trainer's errors, for every protocol that a teacher speaks over it."""
+"""gRPC's status codes as an endpoint's errors, for every protocol that a teacher speaks over it."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import grpc
 
-from trainer.errors import BadInput, TeacherMismatch, TeacherUnavailable, TrainerError
+from trainer.teacher.endpoint import EndpointError, Trouble
 
-# It may answer later, or another one may.
-FAILOVER = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+Code = grpc.StatusCode
+PUSHBACK = "grpc-retry-pushback-ms"
+LONGEST_PUSHBACK_S = 60.0
 
 
-def translated(code: grpc.StatusCode, details: str, target: str) -> TrainerError:
-    """The trainer's error for what `target` answered."""
-    if code in FAILOVER:
-        return TeacherUnavailable(f"no teacher answers at {target} ({code.name}: {details})")
-    if code in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND):
-        return TeacherMismatch(f"{target}: {details}")
-    if code == grpc.StatusCode.UNIMPLEMENTED:
-        return BadInput(f"{target} is a gRPC server, but no teacher ({details})")
-    if code == grpc.StatusCode.INVALID_ARGUMENT:
-        return BadInput(f"{target} refused the request: {details}")
-    if code == grpc.StatusCode.UNAUTHENTICATED:
-        return BadInput(f"{target}: {details} (TRAINER_TEACHER_TOKEN_FILE names the file with the token)")
-    return TeacherUnavailable(f"the teacher at {target} failed ({code.name}: {details})")
+@contextmanager
+def reporting(where: str) -> Iterator[None]:
+    """Turns what a gRPC call at `where` raises into EndpointError."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise endpoint_error(error.code(), error.details() or "", where, _pushback_s(error)) from None
+    except ValueError as error:  # how gRPC refuses calls on a channel that was closed
+        raise EndpointError(Trouble.LOST, f"CANCELLED: {error}") from None
+
+
+def endpoint_error(code: grpc.StatusCode, details: str, where: str, pushback_s: float | None = None) -> EndpointError:
+    """The meaning of a status that a teacher, or what stands before it, answers with."""
+    if code is Code.RESOURCE_EXHAUSTED and pushback_s is not None:
+        return EndpointError(Trouble.FULL, details, pushback_s)
+    if code in (Code.FAILED_PRECONDITION, Code.NOT_FOUND):
+        return EndpointError(Trouble.OTHER, f"{where}: {details}")
+    if code is Code.UNIMPLEMENTED:
+        return EndpointError(Trouble.MISTAKE, f"{where} is a gRPC server, but no teacher ({details})")
+    if code is Code.INVALID_ARGUMENT:
+        return EndpointError(Trouble.MISTAKE, f"{where} refused the request: {details}")
+    if code is Code.UNAUTHENTICATED:
+        hint = "TRAINER_TEACHER_TOKEN_FILE names the file with the token"
+        return EndpointError(Trouble.MISTAKE, f"{where}: {details} ({hint})")
+    return EndpointError(Trouble.LOST, f"{code.name}: {details}", pushback_s)
+
+
+def _pushback_s(error: grpc.RpcError) -> float | None:
+    """What the server says of when to come back; never more than a minute."""
+    told = dict(error.trailing_metadata() or ()).get(PUSHBACK)
+    with contextlib.suppress(TypeError, ValueError):
+        wanted = int(told) / 1000  # type: ignore[arg-type]
+        return min(wanted, LONGEST_PUSHBACK_S) if wanted >= 0 else None
+    return None

@@ -1,145 +1,95 @@
-"""A teacher that is a model of a Triton server, or of another that speaks the Open Inference Protocol, as ours does."""
+"""A model of a Triton server, or of another that speaks the Open Inference Protocol, as ours does."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import TracebackType
+from collections.abc import Mapping
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferenceServerClient, InferInput
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import InferResult
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
-from trainer.errors import BadInput, TeacherMismatch
 from trainer.grid import Grid
 from trainer.teacher.dense import DenseQuery, count_truncated, dense_parts, dense_query
+from trainer.teacher.endpoint import EndpointError, Trouble
+from trainer.teacher.places import Place
 from trainer.teacher.protocol import Answer, Description, Limits, Query
-from trainer.teacher.security import Access
+from trainer.teacher.security import MAX_MESSAGE_BYTES, Access
 from trainer.teacher.split import ENVELOPE_BYTES, split_query
-from trainer.teacher.status import FAILOVER, translated
-
-CONNECT_S = 30.0
-PROBE_S = 2.0  # how long the server may take to say who it is
-RETRY_S = 0.2
+from trainer.teacher.status import reporting
 
 
-class TritonTeacher:
-    """One model of one server."""
+class TritonEndpoint:
+    """One model of one server; asked by the protocol's stub, because the stock client hides a server's pushback."""
 
-    def __init__(
-        self,
-        target: str,
-        model: str,
-        *,
-        deadline_s: float = 120.0,
-        connect_s: float = CONNECT_S,
-        access: Access | None = None,
-    ) -> None:
-        """Connects and reads the description. Raises TeacherUnavailable, TeacherMismatch or BadInput."""
-        self._access = access or Access()
-        # With the client's own channel settings: messages of any size.
-        self._client = InferenceServerClient(target, creds=self._access.credentials)
-        self._model, self._where = model, f"{target}/{model}"
-        self._deadline_s = deadline_s
-        try:
-            self.description = description_of(self._wait_for_parameters(connect_s), self._where)
-            self.description.check()
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, place: Place, model: str, access: Access | None = None) -> None:
+        self._where, self._model, self._access = f"{place}/{model}", model, access or Access()
+        self._channel = self._access.channel(place)
+        self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
+        self.description: Description | None = None  # of the teacher that is meant by every request
 
-    def score(self, query: Query) -> Answer:
-        room = self.description.limits.message_bytes - ENVELOPE_BYTES
-        parts = (part for fits in split_query(query, self.description) for part in dense_parts(fits, room))
-        log_probs = np.concatenate([self._score_part(part) for part in parts])
-        return Answer(log_probs, count_truncated(query, self.description.block_size))
+    def describe(self, timeout: float) -> Description:
+        deadline = time.monotonic() + timeout
+        with reporting(self._where):
+            request = pb.ModelConfigRequest(name=self._model)
+            config = self._stub.ModelConfig(request, timeout=timeout, metadata=self._access.metadata()).config
+            left = max(deadline - time.monotonic(), 0.1)
+            ready = pb.ModelReadyRequest(name=self._model)
+            if not self._stub.ModelReady(ready, timeout=left, metadata=self._access.metadata()).ready:
+                raise EndpointError(Trouble.LOST, "UNAVAILABLE: it is there, but not ready")
+        parameters = {name: value.string_value for name, value in config.parameters.items()}
+        self.description = description_of(parameters, self._where)
+        return self.description
+
+    def score(self, query: Query, timeout: float) -> Answer:
+        teacher = self.description
+        assert teacher is not None, "describe comes first"
+        room = teacher.limits.message_bytes - ENVELOPE_BYTES
+        parts = (part for fits in split_query(query, teacher) for part in dense_parts(fits, room))
+        log_probs = np.concatenate([self._score(part, teacher.digest, timeout) for part in parts])
+        return Answer(log_probs, count_truncated(query, teacher.block_size))
 
     def close(self) -> None:
-        self._client.close()
+        self._channel.close()
 
-    def __enter__(self) -> TritonTeacher:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _score_part(self, query: Query) -> NDArray[np.float32]:
+    def _score(self, query: Query, digest: str, timeout: float) -> NDArray[np.float32]:
         if not len(query.candidates):
             return np.zeros(0, np.float32)
         dense = dense_query(query)
-        return self._infer(dense)[dense.filled]
+        return self._infer(dense, digest, timeout)[dense.filled]
 
-    def _infer(self, dense: DenseQuery) -> NDArray[np.float32]:
+    def _infer(self, dense: DenseQuery, digest: str, timeout: float) -> NDArray[np.float32]:
         """LOG_PROBS, [B, n, K], of the teacher that was described: the request names it."""
-        digest = self.description.digest
-        inputs = [_input(name, tensor) for name, tensor in dense.tensors.items()]
-        with self._translating():
-            result = self._client.infer(
-                self._model,
-                inputs,
-                parameters={"digest": digest},
-                client_timeout=self._deadline_s,
-                headers=self._headers(),
-            )
+        request = _request(self._model, dense, digest)
+        with reporting(self._where):
+            reply = self._stub.ModelInfer(request, timeout=timeout, metadata=self._access.metadata())
         # Triton's own answers name no teacher: there the request's digest alone is checked, by the model.
-        told = result.get_response().parameters
-        answered = told["digest"].string_param if "digest" in told else digest
-        log_probs = result.as_numpy("LOG_PROBS")
+        answered = reply.parameters["digest"].string_param if "digest" in reply.parameters else digest
+        log_probs = InferResult(reply).as_numpy("LOG_PROBS")
         if answered != digest or log_probs is None or log_probs.shape != dense.filled.shape:
             shape = None if log_probs is None else log_probs.shape
-            raise TeacherMismatch(
-                f"asked teacher {digest[:16]} for {dense.filled.shape} log-probabilities, "
-                f"got {shape} from {answered[:16]}"
+            raise EndpointError(
+                Trouble.OTHER,
+                f"{self._where}: asked teacher {digest[:16]} for {dense.filled.shape} log-probabilities, "
+                f"got {shape} from {answered[:16]}",
             )
         return log_probs.astype(np.float32, copy=False)
 
-    def _wait_for_parameters(self, connect_s: float) -> dict[str, str]:
-        """The model's parameters, once it is ready. A server that is down may come back in time."""
-        deadline = time.monotonic() + connect_s
-        while True:
-            try:
-                return self._parameters()
-            except InferenceServerException as error:
-                if _code(error) not in FAILOVER or time.monotonic() > deadline:
-                    raise translated(_code(error), error.message(), self._where) from None
-            time.sleep(RETRY_S)
 
-    def _parameters(self) -> dict[str, str]:
-        config = self._client.get_model_config(self._model, headers=self._headers(), client_timeout=PROBE_S).config
-        if not self._client.is_model_ready(self._model, headers=self._headers(), client_timeout=PROBE_S):
-            raise InferenceServerException("it is there, but not ready", str(grpc.StatusCode.UNAVAILABLE))
-        return {name: value.string_value for name, value in config.parameters.items()}
-
-    def _headers(self) -> dict[str, str]:
-        return dict(self._access.metadata())
-
-    @contextmanager
-    def _translating(self) -> Iterator[None]:
-        try:
-            yield
-        except InferenceServerException as error:
-            raise translated(_code(error), error.message(), self._where) from None
-
-
-def _input(name: str, tensor: NDArray[np.int32]) -> InferInput:
-    made = InferInput(name, list(tensor.shape), "INT32")
-    made.set_data_from_numpy(tensor)
-    return made
-
-
-def _code(error: InferenceServerException) -> grpc.StatusCode:
-    """The status, which the client hands on as the text `StatusCode.NAME`."""
-    name = str(error.status()).removeprefix("StatusCode.")
-    return grpc.StatusCode[name] if name in grpc.StatusCode.__members__ else grpc.StatusCode.UNKNOWN
+def _request(model: str, dense: DenseQuery, digest: str) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name=model)
+    request.parameters["digest"].string_param = digest
+    for name, tensor in dense.tensors.items():
+        request.inputs.add(name=name, datatype="INT32", shape=tensor.shape)
+        request.raw_input_contents.append(tensor.astype("<i4").tobytes())
+    return request
 
 
 def description_of(parameters: Mapping[str, str], where: str) -> Description:
+    """Who a model's parameters say that it is. Raises EndpointError."""
     try:
         limits = json.loads(parameters["limits"])
         return Description(
@@ -158,10 +108,9 @@ def description_of(parameters: Mapping[str, str], where: str) -> Description:
                 positions=limits["max_positions"],
                 candidates=limits["max_candidates"],
                 row_tokens=limits["max_row_tokens"],
-                message_bytes=limits["max_message_bytes"],
+                message_bytes=min(limits["max_message_bytes"], MAX_MESSAGE_BYTES),
             ),
         )
-    except KeyError as error:
-        raise BadInput(f"{where} is a model, but no teacher: it has no parameter {error}") from None
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"{where} is a model, but no teacher that this trainer understands: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"it has no parameter {error}" if isinstance(error, KeyError) else f"this trainer cannot read it: {error}"
+        raise EndpointError(Trouble.MISTAKE, f"{where} is a model, but no teacher: {why}") from None
