@@ -16,9 +16,9 @@ from trainer.data.features import Features, Network
 from trainer.data.prepare import prepare
 from trainer.data.sample_city import write_sample_city
 from trainer.data.trips import Ints
-from trainer.errors import NoAnswer, TeacherUnavailable
+from trainer.errors import NoAnswer, Stopped, TeacherUnavailable
 from trainer.examples import ExampleMaker
-from trainer.feed import Feed, Stopped
+from trainer.feed import Feed
 from trainer.teacher.targets import Target, UniformTargets
 
 STEPS = [[np.array([2 * i]), np.array([2 * i + 1])] for i in range(8)]
