@@ -66,7 +66,7 @@ def two_ranks(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_ranks_equal_one_rank_with_twice_the_batch(line: Line, two_ranks: Path, tmp_path: Path) -> None:
-    """The last step of an epoch has trips for one rank only; KL, road and time loss are means over both ranks' steps."""
+    """The last step of an epoch has trips for one rank only; all parts of the loss are means over both ranks' steps."""
     trips = len(line.city.trips["train"])
     assert 0 < trips % 16 <= 8, "the last step should leave a rank without trips"
     train(line, tmp_path / "one", "--teacher", "uniform", *epochs(2))

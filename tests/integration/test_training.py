@@ -13,7 +13,16 @@ import torch
 from safetensors.torch import load_file
 
 from tests.integration.line import Line, city_teacher
-from tests.integration.runs import assert_equal, begin, epochs, steps_logged, train, wait_for_step, weights
+from tests.integration.runs import (
+    assert_close,
+    assert_equal,
+    begin,
+    epochs,
+    steps_logged,
+    train,
+    wait_for_step,
+    weights,
+)
 from tests.serving import RunningTeacher, serve, start, tiny_artifact, wait_until_ready
 
 
@@ -102,18 +111,14 @@ def test_a_dead_teacher_ends_training_with_a_checkpoint(line: Line, taught_run: 
     assert "Traceback" not in errors
     with serve(line.teacher) as fresh:
         train(line, out, "--teacher", f"grpc://{fresh.grpc}", "--resume", *epochs(2))
-    undisturbed, resumed = weights(taught_run), weights(out)
-    for name, value in undisturbed.items():
-        assert torch.allclose(value, resumed[name], atol=1e-4), name
+    assert_close(taught_run, out)
 
 
 def test_a_local_teacher_needs_no_port_and_leaves_nobody_behind(line: Line, taught_run: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "teacher"
     elsewhere.symlink_to(line.teacher)  # a name of its own, to find its server by
     train(line, tmp_path / "run", "--teacher", f"local:{elsewhere}", *epochs(2))
-    undisturbed, local = weights(taught_run), weights(tmp_path / "run")
-    for name, value in undisturbed.items():
-        assert torch.allclose(value, local[name], atol=1e-4), name
+    assert_close(taught_run, tmp_path / "run")
     assert servers_of(elsewhere) == []
 
 

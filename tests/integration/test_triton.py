@@ -21,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 from teacher_server.packing import ScoreWork
 from teacher_server.triton.repository import TritonSettings, write_repository
 from tests.integration.line import Line
-from tests.integration.runs import epochs, train, weights
+from tests.integration.runs import assert_close, epochs, train
 from tests.integration.same_answers import check_same_teacher, check_unknown_model, check_wrong_teacher
 from tests.integration.triton_server import START_SECONDS, RunningTriton, start, triton
 from tests.serving import RunningTeacher, tiny_artifact
@@ -239,9 +239,7 @@ def test_the_trainer_refuses_another_teacher_and_another_model(server: RunningTr
 
 def test_a_run_is_the_same(line: Line, server: RunningTriton, taught_run: Path, tmp_path: Path) -> None:
     train(line, tmp_path / "run", "--teacher", f"triton://{server.grpc}/{CITY}", *epochs(2))
-    expected = weights(taught_run)
-    for name, value in weights(tmp_path / "run").items():
-        np.testing.assert_allclose(value.numpy(), expected[name].numpy(), atol=1e-4, err_msg=name)
+    assert_close(taught_run, tmp_path / "run")
 
 
 def test_its_own_metrics_count_the_teacher(server: RunningTriton) -> None:
