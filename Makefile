@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 DEBIAN := chromium chromium-driver curl iproute2 prometheus
 TRITON_TESTS := tests/integration/test_triton.py
 
-.PHONY: help demo test test-all test-triton triton-server debian lint format protos protos-check bench fuzz overload soak clean
+.PHONY: help demo test test-all test-triton triton-server debian lint format protos protos-check bench fuzz overload mishaps soak clean
 
 help:
 	@echo "make demo [DATA=folder]  the whole line on a sample city, or on a HOSER data folder"
@@ -17,7 +17,9 @@ help:
 	@echo "make format              put the formatting right"
 	@echo "make protos              generate the wire code anew"
 	@echo "make bench               measure"
-	@echo "make fuzz overload soak  real servers under mutated requests, ten-fold load and a long run (2 to 10 minutes each)"
+	@echo "make fuzz overload mishaps soak"
+	@echo "                         real servers under spoilt requests, ten-fold load, bad callers and signals, and a long"
+	@echo "                         run (2 to 10 minutes each)"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -66,7 +68,7 @@ protos-check: $(INSTALLED)
 	for file in $(GENERATED); do diff -u protos/teacher/v1/$$file $$made/protos/teacher/v1/$$file || \
 	{ echo "the generated code is stale: run make protos"; exit 1; }; done
 
-fuzz overload soak: $(INSTALLED)
+fuzz overload mishaps soak: $(INSTALLED)
 	$(BIN)/python -m bench.reliability $@
 
 bench: $(INSTALLED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import nullcontext
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Request
@@ -64,11 +65,16 @@ def add_rest_pages(app: FastAPI, model: InferenceModel) -> None:
     """Offer the protocol's pages and describe them in the application's OpenAPI document."""
     app.include_router(_server_pages(model))
 
-    async def latest(model_name: str) -> None:
-        model.check(model_name)
+    def check(request: Request, *names: str) -> None:
+        # An inference that ends here has ended as any other does, and is counted.
+        with model.service.reading() if request.method == "POST" else nullcontext():
+            model.check(*names)
 
-    async def version(model_name: str, model_version: Annotated[str, Path(examples=["1"])]) -> None:
-        model.check(model_name, model_version)
+    async def latest(request: Request, model_name: str) -> None:
+        check(request, model_name)
+
+    async def version(request: Request, model_name: str, model_version: Annotated[str, Path(examples=["1"])]) -> None:
+        check(request, model_name, model_version)
 
     for prefix, known in (
         ("/v2/models/{model_name}", latest),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Int32 = Annotated[int, Field(strict=True, ge=-(2**31), le=2**31 - 1)]
+Int32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 # One wrong number is enough to know: without fail_fast, a million of them would make a million messages.
 Row = Annotated[list[Int32], Field(fail_fast=True)]
 Rows = Annotated[list[Row], Field(fail_fast=True)]
@@ -15,9 +15,12 @@ Shape = Annotated[list[int], Field(fail_fast=True)]
 
 
 class Asked(BaseModel):
-    """A record that a client sends: fields that are not known are refused, the first of them by name."""
+    """A record that a client sends: fields that are not known are refused, the first of them by name.
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
+    Nothing is converted: "7" and true are no numbers.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, json_schema_extra={"additionalProperties": False})
 
     @model_validator(mode="after")
     def _knows_all(self) -> Self:

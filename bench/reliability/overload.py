@@ -12,7 +12,17 @@ from typing import Any
 import grpc
 import numpy as np
 
-from bench.reliability.scenario import BLOCK, COLUMNS, ROWS, Findings, Options, Usage, percentiles_ms, random_work
+from bench.reliability.scenario import (
+    BLOCK,
+    COLUMNS,
+    QUIET,
+    ROWS,
+    Findings,
+    Options,
+    Usage,
+    percentiles_ms,
+    random_work,
+)
 from bench.served import message_of
 from tests.serving import RunningTeacher, serve, tiny_artifact
 
@@ -44,7 +54,7 @@ class Answers:
 
 def run(options: Options, folder: Path) -> Findings:
     tiny_artifact(folder, rows=ROWS, columns=COLUMNS, block_size=BLOCK, scale=0.1, n_embd=256, n_layer=4)
-    with serve(folder, "--queue-tokens", "30000") as server:
+    with serve(folder, "--queue-tokens", "30000", env=QUIET) as server:
         return asyncio.run(_overload(server, options))
 
 

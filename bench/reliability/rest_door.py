@@ -93,7 +93,10 @@ class RestDoor:
         return RestRequest(content, chance.choice((None, "3")), chance.choice(("", "gzip")))
 
     async def ask(self, request: RestRequest) -> Answer:
-        reply = await self._client.post(INFER, content=request.sent, headers=request.headers)
+        try:
+            reply = await self._client.post(INFER, content=request.sent, headers=request.headers)
+        except httpx.TransportError as error:
+            return Answer("no answer", repr(error))
         if reply.status_code != 200:
             return Answer(str(reply.status_code), reply.json()["error"])  # there is always one
         if reply.headers["content-type"] == "application/json":

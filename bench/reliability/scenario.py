@@ -14,6 +14,8 @@ from tests.serving import RunningTeacher, tiny_artifact
 ROWS = COLUMNS = 20
 CELLS = ROWS * COLUMNS
 BLOCK = 32
+# For servers under test: nobody reads their log while they run, and a full pipe would stop them.
+QUIET = {"TEACHER_LOG_LEVEL": "error"}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from bench.reliability.scenario import Findings, Options, Usage, random_work, small_teacher
+from bench.reliability.scenario import QUIET, Findings, Options, Usage, random_work, small_teacher
 from bench.served import message_of
 from tests.serving import RunningTeacher, serve
 
@@ -25,7 +25,7 @@ ALLOWED = {"rss_mib": 30, "descriptors": 10, "threads": 2}  # between the first 
 
 def run(options: Options, folder: Path) -> Findings:
     small_teacher(folder)
-    with serve(folder) as server:
+    with serve(folder, env=QUIET) as server:
         return asyncio.run(_soak(server, options))
 
 

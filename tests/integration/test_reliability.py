@@ -30,3 +30,10 @@ def test_spoilt_requests_through_all_doors() -> None:
 def test_mixed_callers() -> None:
     outcomes = scenario("soak", "--seconds", "6")["outcomes"]
     assert outcomes["OK"] > outcomes["DEADLINE_EXCEEDED"] > 0
+
+
+@pytest.mark.slow
+def test_right_callers_beside_bad_ones() -> None:
+    found = scenario("mishaps", "--seconds", "4")
+    assert min(found["bad_callers"].values()) > 0
+    assert found["sigkill"]["calls"]["UNAVAILABLE"] > 0
