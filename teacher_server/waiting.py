@@ -1,7 +1,10 @@
 """Who waits for the device, and who goes next. No I/O, no threads.
 
 First come, first served, with two exceptions. Training goes before bulk labelling, but of PATIENCE + 1 batches that
-are made while bulk waits, one begins with bulk. And a work that needs several batches gives way after each of them.
+are made while bulk waits, one is bulk's. And a work that needs several batches gives way after each of them.
+
+A batch's composition may change an answer in its last bits. A batch of bulk holds one work only, so labels are the same
+whenever they are asked, whoever else asks.
 """
 
 from __future__ import annotations
@@ -94,17 +97,15 @@ class WaitingLine:
         """The next batch: parts that hold at most `token_budget` row tokens, or a single row."""
         bulk, training = self._lines[Priority.BULK], self._lines[Priority.TRAINING]
         bulk_first = bool(bulk) and self._passed_over >= PATIENCE
+        takes_bulk = bulk_first or not training
+        self._passed_over = self._passed_over + 1 if bulk and not takes_bulk else 0
+        return self._next_group(bulk, 1, token_budget) if takes_bulk else self._next_group(training, None, token_budget)
+
+    def _next_group(self, line: dict[Ticket, None], most: int | None, token_budget: int) -> Group:
+        """Parts of the first works of a line, at most so many works, while there is room or the group is empty."""
         group: Group = []
         room = token_budget
-        for line in (bulk, training) if bulk_first else (training, bulk):
-            room = self._fill(group, line, room, token_budget)
-        waits_on = bool(bulk) and not any(ticket.priority is Priority.BULK for ticket, _ in group)
-        self._passed_over = self._passed_over + 1 if waits_on else 0
-        return group
-
-    def _fill(self, group: Group, line: dict[Ticket, None], room: int, token_budget: int) -> int:
-        """Add parts while there is room, or the group is empty; returns the room that is left."""
-        while line:
+        while line and len(group) != most:
             ticket = next(iter(line))
             part = _next_part(ticket, token_budget)
             if group and part.row_tokens > room:
@@ -116,7 +117,7 @@ class WaitingLine:
             if ticket.waiting:
                 line[ticket] = None  # behind the others
                 break
-        return room
+        return group
 
 
 def _next_part(ticket: Ticket, token_budget: int) -> RowPlan:

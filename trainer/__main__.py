@@ -9,6 +9,7 @@ import typer
 from trainer.commands.data import prepare_command, tokens_command
 from trainer.commands.evaluate import evaluate_command
 from trainer.commands.generate import generate_command
+from trainer.commands.label import label_command
 from trainer.commands.train import train_command
 from trainer.data.sample_city import sample_city_command
 from trainer.demo import demo_command
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command("sample-city")(sample_city_command)
 app.command("prepare")(prepare_command)
 app.command("tokens")(tokens_command)
+app.command("label")(label_command)
 app.command("train")(train_command)
 app.command("generate")(generate_command)
 app.command("evaluate")(evaluate_command)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,3 +57,33 @@ def check_target(file: Path) -> None:
     """Raises BadInput for a file that could not be written at the end of long work."""
     if file.is_dir() or not file.parent.is_dir():
         raise BadInput(f"{file}: is a folder or lies in none; name another --out")
+
+
+@contextmanager
+def only_one(lock: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """One process at a time; the system lets go of the lock when a process dies. Takes the file away at the end.
+
+    `waits` is told when another process holds the lock. Raises OSError where the file cannot be made.
+    """
+    while True:
+        with lock.open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waits()
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            if not _is_at(stream.fileno(), lock):
+                continue  # the holder before us took it away: others lock a newer file
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one that a path names."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -357,16 +357,18 @@ def test_training_goes_first_and_bulk_is_not_starved() -> None:
     run(body, packer(token_budget=2))
 
 
-def test_bulk_fills_what_training_leaves_free() -> None:
+def test_bulk_shares_its_batches_with_nobody() -> None:
+    """So that its answers do not depend, in their last bits, on who else asks."""
+
     async def body(batcher: Batcher, device: Device) -> None:
         device.go.clear()
         first = submitted(batcher, work(0))
         await until(lambda: len(device.begun) == 1)
-        others = submitted(batcher, work(8), priority=Priority.BULK) + submitted(batcher, work(1))
+        others = submitted(batcher, work(8), work(9), priority=Priority.BULK) + submitted(batcher, work(1), work(2))
         await asyncio.sleep(0)
         device.go.set()
         await asyncio.gather(*first, *others)
-        assert [batch.tokens[1:].tolist() for batch in device.begun] == [[0], [1, 8]]
+        assert [batch.tokens[1:].tolist() for batch in device.begun] == [[0], [1, 2], [8], [9]]
 
     run(body)
 

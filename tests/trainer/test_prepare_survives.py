@@ -109,8 +109,8 @@ def test_only_one_builds(city: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         shutil.copytree(done, cache / done.name)
         return only_one(lock)
 
-    only_one = prepare_module._only_one
-    monkeypatch.setattr(prepare_module, "_only_one", made_by_another)
+    only_one = prepare_module.only_one
+    monkeypatch.setattr(prepare_module, "only_one", made_by_another)
     assert not prepare(city, cache).fresh
 
 

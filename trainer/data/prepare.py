@@ -5,13 +5,10 @@ The data folder is only ever read. A prepared set lies in `CACHE/<fingerprint>` 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +27,7 @@ from trainer.data.trip_files import read_trips
 from trainer.data.trips import Trips
 from trainer.data.zones import partition, read_partition, read_transition_counts, transition_counts
 from trainer.errors import BadInput
+from trainer.files import only_one
 
 PARTITION = "road_network_partition"
 TRANSITIONS = "zone_trans_mat.npy"
@@ -63,7 +61,7 @@ def prepare(data: Path, cache: Path | None = None, skip_bad: bool = False) -> Pr
         return Prepared(load_city(folder), folder, fresh=False)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _only_one(root / f"{folder.name}.lock"):
+        with only_one(root / f"{folder.name}.lock"):
             fresh = not folder.is_dir()
             if fresh:
                 _build(data, folder, fingerprint, skip_bad)
@@ -87,29 +85,6 @@ def fingerprint_of(data: Path, skip_bad: bool) -> str:
         elif name in REQUIRED:
             raise BadInput(f"{file}: no such file; a HOSER data folder needs {', '.join(REQUIRED)}")
     return total.hexdigest()
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """One process at a time; the system lets go of the lock when a process dies. Takes the file away at the end."""
-    while True:
-        with lock.open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            if not _is_at(stream.fileno(), lock):
-                continue  # the holder before us took it away: others lock a newer file
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-            return
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is the one that a path names."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _build(data: Path, folder: Path, fingerprint: str, skip_bad: bool) -> None:

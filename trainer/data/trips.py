@@ -36,5 +36,11 @@ class Trips:
         """The given trips, in the given order."""
         lengths = self.lengths[trips]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        points = np.repeat(self.offsets[trips] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        points = ranges(self.offsets[trips], lengths)
         return Trips(self.roads[points], self.times[points], offsets)
+
+
+def ranges(starts: Ints, counts: NDArray[np.integer]) -> Ints:
+    """start, start + 1, ..., start + count - 1 for every pair, one after another."""
+    ends = np.cumsum(counts, dtype=np.int64)
+    return np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)

@@ -65,6 +65,7 @@ class GrpcEndpoint:
             candidates=query.candidates.astype(self._token_dtype).tobytes(),
             candidate_counts=query.counts.astype("<u2").tobytes(),
             reply_type=pb.FLOAT_TYPE_FLOAT32,
+            priority=pb.PRIORITY_BULK if query.bulk else pb.PRIORITY_TRAINING,
         )
         with reporting(self._where):
             reply = self._stub.Score(request, timeout=timeout, metadata=self._access.metadata())

@@ -65,6 +65,7 @@ class Query:
     window: int
     candidates: NDArray[np.int32]  # [sum of counts]
     counts: Ints  # [sum of scored]
+    bulk: bool = False  # nobody waits: training goes first, and nobody else's rows share its batches
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ def part_of(query: Query, start: int, stop: int) -> Query:
         query.window,
         query.candidates[candidates],
         query.counts[positions],
+        query.bulk,
     )
 
 

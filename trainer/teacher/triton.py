@@ -21,6 +21,8 @@ from trainer.teacher.security import MAX_MESSAGE_BYTES, Access
 from trainer.teacher.split import ENVELOPE_BYTES, split_query
 from trainer.teacher.status import reporting
 
+TRAINING, BULK = 1, 2  # priorities of the protocol; 1 is the highest
+
 
 class TritonEndpoint:
     """One model of one server; asked by the protocol's stub, because the stock client hides a server's pushback."""
@@ -59,11 +61,11 @@ class TritonEndpoint:
         if not len(query.candidates):
             return np.zeros(0, np.float32)
         dense = dense_query(query)
-        return self._infer(dense, digest, timeout)[dense.filled]
+        return self._infer(dense, digest, BULK if query.bulk else TRAINING, timeout)[dense.filled]
 
-    def _infer(self, dense: DenseQuery, digest: str, timeout: float) -> NDArray[np.float32]:
+    def _infer(self, dense: DenseQuery, digest: str, priority: int, timeout: float) -> NDArray[np.float32]:
         """LOG_PROBS, [B, n, K], of the teacher that was described: the request names it."""
-        request = _request(self._model, dense, digest)
+        request = _request(self._model, dense, digest, priority)
         with reporting(self._where):
             reply = self._stub.ModelInfer(request, timeout=timeout, metadata=self._access.metadata())
         # Triton's own answers name no teacher: there the request's digest alone is checked, by the model.
@@ -79,9 +81,10 @@ class TritonEndpoint:
         return log_probs.astype(np.float32, copy=False)
 
 
-def _request(model: str, dense: DenseQuery, digest: str) -> pb.ModelInferRequest:
+def _request(model: str, dense: DenseQuery, digest: str, priority: int) -> pb.ModelInferRequest:
     request = pb.ModelInferRequest(model_name=model)
     request.parameters["digest"].string_param = digest
+    request.parameters["priority"].uint64_param = priority
     for name, tensor in dense.tensors.items():
         request.inputs.add(name=name, datatype="INT32", shape=tensor.shape)
         request.raw_input_contents.append(tensor.astype("<i4").tobytes())

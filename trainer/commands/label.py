@@ -1,0 +1,87 @@
+"""`trainer label`: ask a teacher about whole splits once, so that training never has to."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer.config_file import load_config
+from trainer.data.city import SPLITS
+from trainer.data.prepare import prepare
+from trainer.errors import BadInput
+from trainer.guide import token_map
+from trainer.teacher.address import connect
+from trainer.teacher.label import Filling, Subject, default_labels, unanswered_steps
+from trainer.teacher.protocol import Teacher
+from trainer.teacher.questions import Cells
+
+IN_FLIGHT = 2  # requests for each endpoint: one is on its way while the other computes
+
+
+def label_command(
+    data: Annotated[Path | None, typer.Option(help="Folder in HOSER format; before the config's data_dir.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="local:FOLDER, grpc://HOST:PORT[,HOST:PORT] or triton://HOST:PORT/MODEL.")
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="train, val or test; repeat it for several (train).")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML settings of the training; window and max_len count.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. distill.window=4.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Where labels are kept (default: beside the cache).")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where prepared data is kept.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and count bad trips instead of stopping.")] = False,
+    in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Requests at a time.  [default: 2 for each endpoint]")
+    ] = None,
+) -> None:
+    """Keep the teacher's answers for all steps of a split; may be stopped at any time and goes on where it was."""
+    settings = load_config(config, list(set_ or []))
+    splits = split or ["train"]
+    if unknown := [name for name in splits if name not in SPLITS]:
+        raise BadInput(f"--split must be train, val or test, not {unknown[0]!r}")
+    source = data or Path(settings.data_dir or "")
+    if source == Path():
+        raise BadInput("no data: give --data FOLDER or set data_dir in the config")
+    address = teacher or settings.distill.teacher
+    if address is None:
+        raise BadInput("no teacher: give --teacher local:FOLDER, grpc://HOST:PORT or triton://HOST:PORT/MODEL")
+    prepared = prepare(source, cache, skip_bad)
+    found = connect(address, settings.distill.deadline_s)
+    if found is None:
+        raise BadInput(f"--teacher {address}: gives no labels to keep; name a served teacher")
+    try:
+        tokens = token_map(found.description, settings, prepared.city).road_to_token
+        window = 0 if settings.distill.window == "full" else settings.distill.window
+        for name in dict.fromkeys(splits):
+            subject = Subject(
+                prepared.city, name, settings.trajectory_encoder_config.max_len, window, found.description
+            )
+            root = labels or default_labels(prepared.folder)
+            cells = Cells(tokens, prepared.city.road_map)
+            print(_fill(subject, cells, root, found, in_flight or IN_FLIGHT * (address.count(",") + 1)))
+    finally:
+        found.close()
+
+
+def _fill(subject: Subject, cells: Cells, root: Path, teacher: Teacher, in_flight: int) -> str:
+    """Fills the store of a split; returns a sentence about it."""
+    steps = subject.steps()
+    store = subject.open_store(root)
+    before, started = store.share, time.monotonic()
+    try:
+        Filling(subject, store, steps, cells, teacher, in_flight).run()
+    except BaseException:
+        print("trainer: labelling stopped; what was answered is kept, and the same command goes on", file=sys.stderr)
+        raise
+    return (
+        f"{subject.split}: {len(steps.offsets) - 1} trips, {len(steps.roads)} steps, {int(steps.degrees.sum())} values "
+        f"({before:.1%} were there, {time.monotonic() - started:.1f} s), {unanswered_steps(store, steps)} steps "
+        f"without a finite answer; in {store.folder}"
+    )
