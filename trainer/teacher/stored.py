@@ -70,8 +70,8 @@ class StoredTargets:
             return
         if self._ask is None:
             raise TeacherUnavailable(
-                f"{self._store.folder}: has no labels of {len(missing)} of {len(trips)} trips of a batch, and no teacher "
-                "is there to ask; run `trainer label` first"
+                f"{self._store.folder}: lacks labels of {len(missing)} of a batch's {len(trips)} trips, and no teacher is "
+                "there to ask; run `trainer label` first"
             )
         rows = torch.from_numpy(missing).to(features.roads.device)
         some = Features(*(getattr(features, field.name)[rows] for field in fields(features)))
