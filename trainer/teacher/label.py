@@ -79,16 +79,20 @@ class Filling:
 
     def run(self) -> None:
         """Asks for what is missing. Raises TeacherUnavailable, TeacherMismatch or CannotWrite; what came is kept."""
-        if self.store.complete:
-            return
-        lock = self.store.folder.with_name(f"{self.store.folder.name}.filling")
+        root, name = self.store.folder.parent, self.store.folder.name
         note = f"trainer: note: another process fills {self.store.folder}; waiting for it"
-        with only_one(lock, lambda: print(note, file=sys.stderr)):
+        with only_one(root / f"{name}.filling", lambda: print(note, file=sys.stderr)):
             missing = ~self.store.has(np.arange(len(self.steps.offsets) - 1))
-            if self.subject.window:
+            if missing.any() and self.subject.window:
                 self._fill_windows(missing)
-            else:
+            elif missing.any():
                 self._fill_trips(missing)
+            shutil.rmtree(root / self._collected.name, ignore_errors=True)
+
+    @property
+    def _collected(self) -> LabelKey:
+        """Of the store of a window's answers, which belong to trips all over the split."""
+        return replace(self.subject.key, content="requests")
 
     def _fill_trips(self, missing: NDArray[np.bool_]) -> None:
         questions = TripQuestions(self.steps, self.cells, self.subject.teacher.block_size)
@@ -101,8 +105,8 @@ class Filling:
 
     def _fill_windows(self, missing: NDArray[np.bool_]) -> None:
         questions = WindowQuestions(self.steps, self.cells, self.subject.window)
-        key, offsets = replace(self.subject.key, content="requests"), questions.request_offsets
-        collected = LabelStore.open_or_create(self.store.folder.parent, key, offsets)
+        offsets = questions.request_offsets
+        collected = LabelStore.open_or_create(self.store.folder.parent, self._collected, offsets)
 
         def keep(request: int, answers: NDArray[np.float32]) -> None:
             collected.write(np.array([request]), answers)
@@ -116,7 +120,6 @@ class Filling:
             stop = min(first + TRIPS_AT_ONCE, len(missing))
             self.store.write(np.arange(first, stop), questions.values(first, stop, answers))
         self.store.sync()
-        shutil.rmtree(collected.folder)
 
     def _ask(self, questions: Questions, requests: Ints, keep: Keep) -> None:
         """Several requests at a time; whatever ends it, answers that have come are kept."""

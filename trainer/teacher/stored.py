@@ -1,6 +1,6 @@
 """A batch's target from a label store; what the store lacks is asked once and kept.
 
-B trips, T steps, K candidates, k of them kept by the top-k filter.
+B trips, T steps, K candidates.
 """
 
 from __future__ import annotations
@@ -10,59 +10,48 @@ from dataclasses import fields
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from trainer.data.features import Features
 from trainer.data.trips import Ints
 from trainer.errors import TeacherUnavailable
 from trainer.teacher.store import LabelStore
-from trainer.teacher.targets import Target, TeacherTargets, asked_steps, same_cell
+from trainer.teacher.targets import Target, Targets, asked_steps
 
 
 class StoredTargets:
-    """Reads a store in the order: top-k, shared-cell rule, renormalise. The loss tempers."""
+    """Reads a store; the filter, the shared-cell rule and the temperature come later, in this order."""
 
     def __init__(
         self,
         store: LabelStore,
-        ask: TeacherTargets | None,
+        ask: Targets | None,
         road_to_token: NDArray[np.int32],
         *,
-        longest_history: int,
+        longest_history: int | None,
         positions: str = "all",
-        shared_cells: str = "full",
     ) -> None:
-        """`ask` must ask about all positions under the `full` cell rule; without it the store must have every trip.
+        """`ask` must ask about all positions; without it the store must have every trip.
 
-        `longest_history`: tokens that a step sees without being cut by the teacher's block; any large number where a
-        window is what cuts it.
+        `longest_history`: tokens that fit into the teacher's block behind SOT; None where a window is shorter.
         """
         self._store, self._ask = store, ask
         self._road_to_token = torch.from_numpy(road_to_token.astype(np.int64))
-        self._longest = longest_history
-        self._positions, self._shared_cells = positions, shared_cells
+        self._longest, self._positions = longest_history, positions
 
-    def of(self, trips: Ints, features: Features, kept: Tensor | None = None) -> Target:
-        """The target of trips of the store's split, whose features hold all candidates.
+    def of(self, trips: Ints, features: Features) -> Target:
+        """The target of trips of the store's split.
 
-        `kept` [B, T, k]: which candidates the target is about; None: all. Answers that were asked just now count as
-        they will be read later, rounded to float16. Raises TeacherUnavailable.
+        Answers that were asked just now count as they will be read later, rounded to float16. Raises
+        TeacherUnavailable, and what `ask` raises.
         """
         self._fill(trips, features)
         device = features.roads.device
         values = torch.from_numpy(self._store.read(trips)).to(device).float()
         asked = asked_steps(features, self._positions)
-        mask = features.candidate_mask
-        log_probs = torch.full(mask.shape, -torch.inf, device=device).masked_scatter(mask, values)
-        cells = self._road_to_token.to(device)[features.candidates]
-        slots = mask & asked[..., None]
-        if kept is not None:
-            log_probs, cells, slots = (x.gather(-1, kept) for x in (log_probs, cells, slots))
-        mates = same_cell(cells, slots)
-        if self._shared_cells == "split":
-            log_probs = log_probs - torch.log(mates.float())
-        tied = int(((mates > 1) & slots).any(-1).sum())
-        return Target(renormalised(log_probs, slots), asked, self._truncated(features.steps), tied)
+        everything = torch.full(features.candidates.shape, -torch.inf, device=device)
+        log_probs = everything.masked_scatter(features.candidate_mask, values)
+        log_probs = log_probs.masked_fill(~asked[..., None], -torch.inf)
+        return Target(log_probs, asked, self._road_to_token.to(device)[features.candidates], self._truncated(features))
 
     def _fill(self, trips: Ints, features: Features) -> None:
         missing = np.flatnonzero(~self._store.has(trips))
@@ -70,21 +59,16 @@ class StoredTargets:
             return
         if self._ask is None:
             raise TeacherUnavailable(
-                f"{self._store.folder}: lacks labels of {len(missing)} of a batch's {len(trips)} trips, and no teacher is "
-                "there to ask; run `trainer label` first"
+                f"{self._store.folder}: lacks labels of {len(missing)} of a batch's {len(trips)} trips, and no teacher "
+                "is there to ask; run `trainer label` first"
             )
         rows = torch.from_numpy(missing).to(features.roads.device)
         some = Features(*(getattr(features, field.name)[rows] for field in fields(features)))
-        answer = self._ask.of(some)
+        answer = self._ask.of(trips[missing], some)
         self._store.write(trips[missing], answer.log_probs[some.candidate_mask].cpu().numpy())
 
-    def _truncated(self, steps: Tensor) -> int:
-        beyond = (steps - self._longest).clamp(min=0)
+    def _truncated(self, features: Features) -> int:
+        if self._longest is None:
+            return 0
+        beyond = (features.steps - self._longest).clamp(min=0)
         return int((beyond if self._positions == "all" else beyond.clamp(max=1)).sum())
-
-
-def renormalised(log_probs: Tensor, slots: Tensor) -> Tensor:
-    """Log-probabilities that sum to one over each step's slots, -inf elsewhere; NaN where one is not finite."""
-    log_probs = log_probs.masked_fill(~slots, -torch.inf)
-    empty = ~slots.any(-1, keepdim=True)
-    return (log_probs - log_probs.masked_fill(empty, 0).logsumexp(-1, keepdim=True)).masked_fill(~slots, -torch.inf)

@@ -1,0 +1,171 @@
+"""Targets from a store against targets that are asked for: the same, rounded to float16, whoever filled the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.trainer.exact_teacher import BLOCK, ExactTeacher
+from tests.trainer.test_label import filling, random_city
+from trainer.clock import Clock
+from trainer.data.city import City
+from trainer.data.features import Features, Network
+from trainer.data.trips import Ints
+from trainer.errors import TeacherUnavailable
+from trainer.examples import Example, ExampleMaker
+from trainer.losses import kl_sum
+from trainer.teacher.label import Subject
+from trainer.teacher.stored import StoredTargets
+from trainer.teacher.targets import Target, Targets, TeacherTargets
+
+TRIPS = np.array([3, 0, 7, 11])
+
+
+@dataclass
+class Asked:
+    """Hands on to a teacher's targets and keeps what was asked."""
+
+    targets: Targets
+    trips: list[list[int]] = field(default_factory=list)
+
+    def of(self, trips: Ints, features: Features) -> Target:
+        self.trips.append(trips.tolist())
+        return self.targets.of(trips, features)
+
+
+def example(city: City, targets: Targets, max_len: int = 100, shared_cells: str = "full", top_k: int = 0) -> Example:
+    maker = ExampleMaker(Network.of(city.road_map), torch.device("cpu"), max_len, "original", Clock(), shared_cells)
+    return maker.make(city.trips["train"], TRIPS, targets=targets, top_k=top_k)
+
+
+def stored(
+    root: Path,
+    city: City,
+    tokens: np.ndarray,
+    window: int,
+    max_len: int = 100,
+    positions: str = "all",
+    ask: bool = True,
+) -> tuple[StoredTargets, Asked]:
+    store = Subject(city, "train", max_len, window, ExactTeacher().description).open_store(root)
+    asking = Asked(TeacherTargets(ExactTeacher(), tokens, window=window))
+    longest = None if window else BLOCK - 1
+    return StoredTargets(store, asking if ask else None, tokens, longest_history=longest, positions=positions), asking
+
+
+@settings(deadline=None, max_examples=50, database=None)
+@given(
+    seed=st.integers(0, 2**32),
+    window=st.sampled_from([0, 1, 4]),
+    max_len=st.sampled_from([3, 100]),
+    positions=st.sampled_from(["all", "last"]),
+    shared_cells=st.sampled_from(["full", "split"]),
+    top_k=st.sampled_from([0, 1, 2]),
+    labelled=st.booleans(),
+)
+def test_a_stored_target_is_the_asked_one_rounded(
+    seed: int,
+    window: int,
+    max_len: int,
+    positions: str,
+    shared_cells: str,
+    top_k: int,
+    labelled: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Whether `trainer label` or the batch itself filled the store; the first time and every later one."""
+    root = tmp_path_factory.mktemp("labels")
+    city, tokens = random_city(seed)
+    if labelled:
+        filling(root, city, tokens, window, max_len, ExactTeacher()).run()
+    targets, asking = stored(root, city, tokens, window, max_len, positions)
+    first = example(city, targets, max_len, shared_cells, top_k)
+    again = example(city, targets, max_len, shared_cells, top_k)
+    assert asking.trips == ([] if labelled else [TRIPS.tolist()])
+    live = TeacherTargets(ExactTeacher(), tokens, window=window, positions=positions)
+    direct = example(city, live, max_len, shared_cells, top_k)
+    assert first.target is not None
+    assert again.target is not None
+    assert direct.target is not None
+    assert torch.equal(first.target.log_probs, again.target.log_probs)
+    assert torch.equal(first.target.asked, direct.target.asked)
+    assert first.target.cells is not None
+    assert direct.target.cells is not None
+    assert torch.equal(first.target.cells, direct.target.cells)
+    slots = direct.features.candidate_mask & direct.target.asked[..., None]
+    assert first.target.log_probs.dtype == torch.float32
+    assert torch.isneginf(first.target.log_probs[~slots]).all()
+    assert torch.allclose(first.target.log_probs[slots], direct.target.log_probs[slots], rtol=2e-3, atol=1e-3)
+    beyond = [0 if window else max(steps - (BLOCK - 1), 0) for steps in direct.features.steps.tolist()]
+    assert first.target.truncated == (sum(beyond) if positions == "all" else sum(map(bool, beyond)))
+
+
+def test_without_the_rule_and_the_filter_the_values_are_the_rounded_ones_bit_for_bit(tmp_path: Path) -> None:
+    city, tokens = random_city(2)
+    direct = example(city, TeacherTargets(ExactTeacher(), tokens, window=4)).target
+    found = example(city, stored(tmp_path, city, tokens, 4)[0]).target
+    assert direct is not None
+    assert found is not None
+    assert torch.equal(found.log_probs, direct.log_probs.half().float())
+
+
+def test_only_what_is_missing_is_asked(tmp_path: Path) -> None:
+    city, tokens = random_city(8)
+    targets, asking = stored(tmp_path, city, tokens, 4)
+    maker = ExampleMaker(Network.of(city.road_map), torch.device("cpu"), 100, "original", Clock())
+    some = maker.make(city.trips["train"], TRIPS[[1, 3]], targets=targets).target
+    everything = example(city, targets).target
+    assert asking.trips == [[0, 11], [3, 7]]
+    fresh, _ = stored(tmp_path / "other", city, tokens, 4)
+    expected = example(city, fresh).target
+    assert some is not None
+    assert everything is not None
+    assert expected is not None
+    assert torch.equal(everything.log_probs, expected.log_probs)
+    width = some.log_probs.shape[1]
+    assert torch.equal(everything.log_probs[[1, 3], :width], some.log_probs)
+
+
+def test_a_store_without_a_teacher_must_have_everything(tmp_path: Path) -> None:
+    city, tokens = random_city(9)
+    targets, _ = stored(tmp_path, city, tokens, 4, ask=False)
+    with pytest.raises(TeacherUnavailable, match=r"lacks labels of 4 of a batch's 4 trips.*run `trainer label` first"):
+        example(city, targets)
+    filling(tmp_path, city, tokens, 4, 100, ExactTeacher()).run()
+    assert example(city, targets).target is not None  # what another process wrote is seen at once
+
+
+def test_one_store_serves_every_temperature_and_weight(tmp_path: Path) -> None:
+    """The KL of stored labels at any temperature is that of asked ones; nothing in the key knows either."""
+    city, tokens = random_city(10)
+    direct = example(city, TeacherTargets(ExactTeacher(), tokens, window=4))
+    found = example(city, stored(tmp_path, city, tokens, 4)[0])
+    assert direct.target is not None
+    assert found.target is not None
+    asked = direct.target.asked
+    logits = torch.randn(direct.target.log_probs.shape, generator=torch.Generator().manual_seed(0))
+    logits = logits.masked_fill(~direct.features.candidate_mask, -torch.inf)[asked]
+    for temperature in (0.5, 1.0, 2.8, 4.37):
+        kl = [kl_sum(target.log_probs[asked], logits, temperature) for target in (direct.target, found.target)]
+        assert kl[0] > 0.1
+        assert torch.isclose(kl[0], kl[1], rtol=5e-3)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_step_without_a_finite_answer_reaches_the_loss_as_such(tmp_path: Path) -> None:
+    city, tokens = random_city(5)
+    store = Subject(city, "train", 100, 0, ExactTeacher().description).open_store(tmp_path)
+    broken = ExactTeacher(broken=2)
+    ask = TeacherTargets(broken, tokens)
+    found = example(city, StoredTargets(store, ask, tokens, longest_history=BLOCK - 1)).target
+    direct = example(city, ask).target
+    assert found is not None
+    assert direct is not None
+    assert torch.equal(torch.isnan(found.log_probs), torch.isnan(direct.log_probs))
+    assert torch.isnan(found.log_probs).any()
