@@ -15,14 +15,13 @@ import pytest
 import torch
 
 from tests.integration.line import Line, city_teacher
-from tests.integration.test_targets import ask
+from tests.integration.test_targets import ask, reach
 from tests.serving import RunningTeacher, serve, start, wait_until_ready
 from tests.teacher_server.full_disk import files_end_at
 from tests.trainer.datasets import files_in, refused, trainer
 from trainer.clock import Clock
 from trainer.data.features import Network
 from trainer.examples import ExampleMaker
-from trainer.teacher.grpc import GrpcTeacher
 from trainer.teacher.label import Subject
 from trainer.teacher.stored import StoredTargets
 
@@ -40,8 +39,8 @@ def words(line: Line, labels: Path, address: str, window: int) -> list[str]:
     return ["label", *where, "--set", f"distill.window={window or 'full'}"]
 
 
-def begin(line: Line, labels: Path, address: str, window: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SMALL_REQUESTS, *words(line, labels, address, window)]
+def begin(line: Line, labels: Path, address: str, window: int, *flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SMALL_REQUESTS, *words(line, labels, address, window), *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -86,7 +85,7 @@ def test_labels_are_the_direct_answers_rounded(line: Line, served: RunningTeache
     """And the store knows no shared-cell rule: it is applied to what is read as to what is asked."""
     count = len(line.city.trips["train"])
     assert f"train: {count} trips" in label(line, tmp_path, f"grpc://{served.grpc}", window)
-    with GrpcTeacher([served.grpc]) as teacher:
+    with reach(served.grpc) as teacher:
         store = Subject(line.city, "train", 1024, window, teacher.description).open_store(tmp_path)
     assert store.complete
     for rule in ("full", "split"):
@@ -139,15 +138,27 @@ def test_interrupted_it_says_so_and_goes_on(
 
 def test_a_dead_teacher_ends_it_and_another_one_goes_on(line: Line, tmp_path: Path) -> None:
     first = wait_until_ready(start(line.teacher))
-    process = begin(line, tmp_path, f"grpc://{first.grpc}", 4)
-    stop_at(first.process, tmp_path, 5, signal.SIGKILL)  # type: ignore[arg-type]
+    process = begin(line, tmp_path, f"grpc://{first.grpc}", 4, "--set", "distill.on_teacher_loss=fail")
+    stop_at(first.process, tmp_path, 5, signal.SIGKILL)
     first.process.communicate()
     _, err = end(process, 3)
-    assert f"no teacher answers at {first.grpc}" in err
+    assert first.grpc in err
+    assert "labelling stopped; what was answered is kept" in err
     assert answers(tmp_path) >= 5
     with serve(line.teacher) as second:
         label(line, tmp_path, f"grpc://{second.grpc}", 4)
         assert answers(tmp_path) == len(line.city.trips["train"])
+
+
+def test_one_of_two_teachers_dies(line: Line, tmp_path: Path) -> None:
+    """The other one answers what it was asked; not a bit is different."""
+    with serve(line.teacher) as first, serve(line.teacher) as second:
+        label(line, tmp_path / "undisturbed", f"grpc://{first.grpc}", 4)
+        process = begin(line, tmp_path / "labels", f"grpc://{first.grpc},{second.grpc}", 4)
+        stop_at(second.process, tmp_path / "labels", 5, signal.SIGKILL)
+        second.process.communicate()
+        end(process)
+    assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")
 
 
 def test_two_at_once_share_the_work(line: Line, served: RunningTeacher, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from trainer.errors import BadInput
 from trainer.guide import token_map
 from trainer.teacher.address import connect
 from trainer.teacher.label import Filling, Subject, default_labels, unanswered_steps
+from trainer.teacher.pool import Patience
 from trainer.teacher.protocol import Teacher
 from trainer.teacher.questions import Cells
 
@@ -53,12 +54,14 @@ def label_command(
     if address is None:
         raise BadInput("no teacher: give --teacher local:FOLDER, grpc://HOST:PORT or triton://HOST:PORT/MODEL")
     prepared = prepare(source, cache, skip_bad)
-    found = connect(address, settings.distill.deadline_s)
+    distill = settings.distill
+    on_loss = "wait" if distill.on_teacher_loss == "skip-kl" else distill.on_teacher_loss  # no label is left out
+    found = connect(address, Patience(distill.deadline_s, on_loss, distill.wait_limit_s))
     if found is None:
         raise BadInput(f"--teacher {address}: gives no labels to keep; name a served teacher")
     try:
         tokens = token_map(found.description, settings, prepared.city).road_to_token
-        window = 0 if settings.distill.window == "full" else settings.distill.window
+        window = 0 if distill.window == "full" else distill.window
         for name in dict.fromkeys(splits):
             subject = Subject(
                 prepared.city, name, settings.trajectory_encoder_config.max_len, window, found.description
