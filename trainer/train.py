@@ -30,8 +30,6 @@ from trainer.student.checkpoint import StudentCard, save_student
 from trainer.teacher.targets import Targets
 from trainer.tracking import Trackers
 
-CHECKPOINT_EVERY_S = 60.0
-
 
 class Turn(IntEnum):
     """What a rank can say before a step; the greatest of all ranks holds for all."""
@@ -110,7 +108,7 @@ class Trainer:
                     return False
                 figures = self._step(ready)
                 self._report(figures, bar, time.perf_counter() - start, before)
-                if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
+                if time.monotonic() - saved_at > self.config.training.checkpoint_every_s:
                     self.save()
                     saved_at = time.monotonic()
         return True
@@ -165,7 +163,7 @@ class Trainer:
         if bad > most:
             raise TrainingFailed(
                 f"the loss or its gradient was not finite in {bad} steps (training.max_bad_steps is {most}); "
-                "those steps were left out, the weights are finite"
+                "those steps were left out"
             )
 
     def _report(self, done: tuple[Sums, float], bar: tqdm, elapsed: float, before: dict[str, float]) -> None:  # type: ignore[type-arg]

@@ -114,6 +114,9 @@ def train_command(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. distill.lambda=0.01.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set training.seed=N.")] = None,
+    max_bad_steps: Annotated[
+        int | None, typer.Option(min=0, help="Short for --set training.max_bad_steps=N: steps that may be left out.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, as it was begun.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Where prepared data is kept.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and count bad trips instead of stopping.")] = False,
@@ -123,7 +126,8 @@ def train_command(
     """Train a student; the run folder holds its settings, metrics, checkpoints and summary."""
     folder = RunFolder(out)
     saved = folder.saved() if resume else {}
-    overrides = list(set_ or []) + ([f"training.seed={seed}"] if seed is not None else [])
+    short = {"seed": seed, "max_bad_steps": max_bad_steps}
+    overrides = list(set_ or []) + [f"training.{key}={value}" for key, value in short.items() if value is not None]
     settings = load_config(config or (folder.config if resume else None), overrides)
     source = data or Path(settings.data_dir or saved.get("data", ""))
     if source == Path():
@@ -149,8 +153,9 @@ def train_command(
 
 
 def _check_start(settings: Config, folder: RunFolder, resume: bool) -> None:
-    if not resume:
-        folder.check_new()
+    if resume:
+        return
+    folder.check_new()
     if ignored := without_effect(settings):
         print(f"trainer: note: these settings have no effect here: {', '.join(ignored)}", file=sys.stderr)
 
@@ -213,5 +218,6 @@ def _lasting(config: Config) -> dict[str, Any]:
     plain.pop("data_dir")
     for name in ("teacher", "deadline_s", "prefetch", "on_teacher_loss", "wait_limit_s"):
         plain["distill"].pop(name)
-    plain["training"].pop("max_bad_steps")
+    for name in ("max_bad_steps", "checkpoint_every_s"):
+        plain["training"].pop(name)
     return plain

@@ -1,0 +1,77 @@
+"""What dies or diverges in the middle of a run costs time, never a step."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.line import Line
+from tests.integration.runs import assert_equal, begin, epochs, steps_logged, train, wait_for_step
+from tests.serving import start, wait_until_ready
+
+OFTEN = ("--set", "training.checkpoint_every_s=0")
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(line: Line, tmp_path: Path) -> None:
+    """Saving after every step, so that kills also fall into writing."""
+    undisturbed, out, chance = tmp_path / "undisturbed", tmp_path / "run", random.Random(20)
+    train(line, undisturbed, "--teacher", "none", *epochs(8))
+    resumable = out / "origin.json"
+    kills = 0
+    while kills < 20:
+        again = ("--resume",) if resumable.exists() else ()
+        process = begin(line, out, "--teacher", "none", *again, *epochs(8), *OFTEN)
+        try:
+            if kills % 4:  # the others die while they start
+                wait_for_step(out, max(steps_logged(out), default=0) + 1, process)
+            time.sleep(chance.uniform(0, 0.25) if kills % 4 else chance.uniform(0, 4))
+            assert process.poll() is None, "the run ended before it was killed often enough"
+        finally:
+            process.kill()
+            process.communicate()
+        kills += 1
+        if (out / "summary.json").exists():
+            pytest.fail(f"the run was finished after {kills} kills")
+    train(line, out, "--teacher", "none", "--resume", *epochs(8), *OFTEN)
+    assert_equal(undisturbed, out)
+    assert steps_logged(out) == steps_logged(undisturbed), "a step is missing or doubled in the metrics"
+    figures = [json.loads((run / "summary.json").read_text()) for run in (undisturbed, out)]
+    for name in ("next_step_accuracy", "choice_accuracy", "mape_seconds", "optimiser_steps", "best_epoch"):
+        assert figures[0][name] == figures[1][name], name
+
+
+def test_a_run_goes_on_without_the_kl_when_told_so(line: Line, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    server = wait_until_ready(start(line.teacher))
+    policy = ("--set", "distill.on_teacher_loss=skip-kl", "--set", "distill.deadline_s=5")
+    trainer = begin(line, out, "--teacher", f"grpc://{server.grpc}", *policy, *epochs(3))
+    try:
+        wait_for_step(out, 2, trainer)
+        server.process.kill()
+        _, errors = trainer.communicate(timeout=100)
+    finally:
+        trainer.kill()
+        server.process.kill()
+        server.process.communicate()
+    assert trainer.returncode == 0, errors
+    assert "Traceback" not in errors
+    lines = [json.loads(text) for text in (out / "metrics.jsonl").read_text().splitlines()]
+    epoch_lines = [values for values in lines if "kl_missed" in values]
+    steps = len(line.city.trips["train"].roads) - len(line.city.trips["train"])
+    assert len(epoch_lines) == 3
+    assert epoch_lines[-1]["kl_missed"] == steps, "in the last epoch nobody answered"
+    assert epoch_lines[-1]["train/loss_kl"] is None
+    assert epoch_lines[0]["train/loss_kl"] > 0
+
+
+def test_a_diverging_run_ends_with_a_message_and_its_bad_steps_counted(line: Line, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    wild = ("--set", "optimizer_config.learning_rate=1e30", "--max-bad-steps", "3")
+    errors = train(line, out, "--teacher", "none", *wild, *epochs(3), status=1)
+    assert "not finite in 4 steps (training.max_bad_steps is 3)" in errors
+    assert (out / "checkpoints" / "last.pt").exists()
