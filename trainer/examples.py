@@ -54,9 +54,7 @@ class ExampleMaker:
     def make(self, trips: Trips, chosen: Ints, *, top_k: int = 0, targets: Targets | None = None) -> Example:
         """The chosen trips; `top_k` 0 keeps all candidates, `targets` None asks nobody."""
         question = self.question(trips, chosen)
-        with self.clock("distill_kl_(teacher)"):
-            target = question.answer(targets)
-        return self.example(question, lambda: target, top_k)
+        return self.example(question, lambda: question.answer(targets), top_k)
 
     def question(self, trips: Trips, chosen: Ints) -> Question:
         """Features and labels of the chosen trips."""
@@ -83,7 +81,8 @@ class ExampleMaker:
         features, labels = question.features, question.labels
         missed = 0
         try:
-            target = answer()
+            with self.clock("distill_kl_(teacher)"):
+                target = answer()
         except NoAnswer:
             target, missed = None, int(features.candidate_mask.any(-1).sum())
         if top_k:

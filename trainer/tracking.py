@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from trainer.files import write_text
 
+EPOCH_FIGURE = "val/next_step_acc"  # only lines about a whole epoch have it
+
 
 class Tracker(Protocol):
     """Keeps figures."""
@@ -37,10 +39,11 @@ class Trackers:
 class MetricsLog:
     """`metrics.jsonl`: one JSON object a line, each with its optimiser step."""
 
-    def __init__(self, file: Path, resume_at: int) -> None:
-        """Keeps the lines up to the optimiser step at which a run goes on; a half-written last line is dropped."""
+    def __init__(self, file: Path, step: int, epoch: int) -> None:
+        """Keeps the lines up to the optimiser step and epoch at which a run goes on; drops a half-written last line."""
         if file.exists():
-            write_text(file, "".join(line + "\n" for line in file.read_text().splitlines() if _keeps(line, resume_at)))
+            lines = file.read_text().splitlines()
+            write_text(file, "".join(line + "\n" for line in lines if _keeps(line, step, epoch)))
         self._stream = file.open("a")
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
@@ -51,8 +54,11 @@ class MetricsLog:
         self._stream.close()
 
 
-def _keeps(line: str, resume_at: int) -> bool:
+def _keeps(line: str, step: int, epoch: int) -> bool:
+    """An epoch's own line comes before the checkpoint that ends the epoch, so it may be there too early."""
     try:
-        return bool(json.loads(line)["step"] <= resume_at)
+        values = json.loads(line)
+        unfinished = EPOCH_FIGURE in values and values["epoch"] >= epoch
+        return bool(values["step"] <= step and not unfinished)
     except (ValueError, KeyError, TypeError):
         return False

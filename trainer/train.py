@@ -28,7 +28,7 @@ from trainer.schedule import learning_rate, set_learning_rate
 from trainer.step import Sums, measure
 from trainer.student.checkpoint import StudentCard, save_student
 from trainer.teacher.targets import Targets
-from trainer.tracking import Trackers
+from trainer.tracking import EPOCH_FIGURE, Trackers
 
 
 class Turn(IntEnum):
@@ -194,7 +194,7 @@ class Trainer:
             found = self.measure(self.city.trips["val"]).means(learner.objective)
         accuracy = found["next_step_accuracy"] or 0.0
         train = {f"train/{name}": value for name, value in progress.epoch_sums.means(learner.objective).items()}
-        val = {"val/next_step_acc": accuracy, "val/time_pred_mape": found["mape_log1p"]}
+        val = {EPOCH_FIGURE: accuracy, "val/time_pred_mape": found["mape_log1p"]}
         val |= {f"val/{name}": value for name, value in found.items() if name != "loss_kl"}
         sums = progress.epoch_sums
         counts = {name: getattr(sums, name) for name in ("kl_skipped", "kl_missed", "truncated", "unlabelled")}

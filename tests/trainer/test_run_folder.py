@@ -9,7 +9,7 @@ import pytest
 
 from trainer.errors import BadInput
 from trainer.run_folder import Origin, RunFolder, write_json, write_text
-from trainer.tracking import MetricsLog
+from trainer.tracking import EPOCH_FIGURE, MetricsLog
 
 ORIGIN = Origin({"distill": {"lambda": 0.1, "window": "full"}, "seed": 1}, "f" * 64, "none")
 
@@ -73,13 +73,13 @@ def test_files_are_whole_or_not_there(tmp_path: Path) -> None:
 
 def test_a_resumed_log_goes_on_where_the_checkpoint_stands(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
-    log = MetricsLog(file, 0)
+    log = MetricsLog(file, 0, 0)
     for step in (10, 20, 30):
         log.write(step, {"loss": step / 10})
     log.close()
     with file.open("a") as stream:
         stream.write('not json\n[1]\n{"loss": 1}\n{"step": 40, "lo')
-    log = MetricsLog(file, 20)
+    log = MetricsLog(file, 20, 0)
     log.write(25, {"loss": 0.5})
     log.close()
     assert [json.loads(line) for line in file.read_text().splitlines()] == [
@@ -87,3 +87,16 @@ def test_a_resumed_log_goes_on_where_the_checkpoint_stands(tmp_path: Path) -> No
         {"step": 20, "loss": 2.0},
         {"step": 25, "loss": 0.5},
     ]
+
+
+def test_an_epoch_that_was_not_saved_as_finished_is_logged_anew(tmp_path: Path) -> None:
+    """Its line is written before the checkpoint; a kill in between leaves one of the two."""
+    file = tmp_path / "metrics.jsonl"
+    log = MetricsLog(file, 0, 0)
+    for epoch in (0, 1):
+        log.write(10 * epoch + 10, {"epoch": epoch, "loss": 1.0})
+        log.write(10 * epoch + 10, {"epoch": epoch, EPOCH_FIGURE: 0.5})
+    log.close()
+    MetricsLog(file, 20, 1).close()
+    kept = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["step"], EPOCH_FIGURE in line) for line in kept] == [(10, False), (10, True), (20, False)]

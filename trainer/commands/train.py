@@ -171,8 +171,9 @@ def prepare_together(ranks: Ranks, source: Path, cache: Path | None, skip_bad: b
 def _run(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) -> None:
     folder, ranks = trainer.folder, trainer.learner.ranks
     _begin(trainer, guide, about, resume)
+    progress = trainer.progress
     if ranks.first:
-        trainer.trackers = Trackers([MetricsLog(folder.root / "metrics.jsonl", trainer.progress.step)])
+        trainer.trackers = Trackers([MetricsLog(folder.root / "metrics.jsonl", progress.step, progress.epoch)])
     with StopFlag() as stop:
         trainer.should_stop = stop
         try:
