@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from teacher_server.packing import ScoreWork
+from teacher_server.rows import ScoreWork
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "san_francisco"
 CELL = 0.0005

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from bench.city import City
 from teacher_server.engine import DTYPES, Engine
 from teacher_server.model import LMTAD, ModelConfig
-from teacher_server.packing import Floats, PackedBatch, Packer, ScoreWork, answer_works
+from teacher_server.packing import PackedBatch, Packer, answer_works
+from teacher_server.rows import Floats, ScoreWork
 
 REAL = ModelConfig(block_size=1024, vocab_size=51_663, n_layer=8, n_head=12, n_embd=768)
 SMALL = ModelConfig(block_size=256, vocab_size=12_700, n_layer=4, n_head=4, n_embd=128)

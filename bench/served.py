@@ -28,7 +28,8 @@ from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc
 from teacher_server.artifact import load_artifact
 from teacher_server.engine import Engine
-from teacher_server.packing import Packer, ScoreWork, answer_works
+from teacher_server.packing import Packer, answer_works
+from teacher_server.rows import ScoreWork
 from teacher_server.vocabulary import Grid
 from tests.serving import serve, tiny_artifact
 

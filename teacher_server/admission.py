@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from teacher_server.errors import InvalidRequest, TooLarge
 from teacher_server.limits import Limits
-from teacher_server.packing import Ints, ScoreWork, Tokens, count_row_tokens
+from teacher_server.rows import Ints, ScoreWork, Tokens, count_row_tokens
 
 
 def check_limits(work: ScoreWork, limits: Limits) -> None:

@@ -16,8 +16,9 @@ from time import perf_counter
 import numpy as np
 
 from teacher_server.errors import EngineFailure, Expired, NotReady
-from teacher_server.packing import Floats, PackedBatch, Packer, ScoreWork
+from teacher_server.packing import PackedBatch, Packer
 from teacher_server.reports import BatchReport, Observer
+from teacher_server.rows import Floats, ScoreWork
 from teacher_server.waiting import Group, Priority, Ticket, WaitingLine
 from teacher_server.worker import Worker
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teacher_server.errors import InvalidRequest
-from teacher_server.packing import Floats, ScoreWork, Tokens
+from teacher_server.rows import Floats, ScoreWork, Tokens
 
 Array = NDArray[Any]
 DATATYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}  # of the answer

@@ -22,7 +22,7 @@ from teacher_server.grpc_connection import connection_options
 from teacher_server.grpc_status import parsed, service_handler
 from teacher_server.limits import Connections
 from teacher_server.oip_service import InferenceModel
-from teacher_server.packing import Floats, ScoreWork
+from teacher_server.rows import Floats, ScoreWork
 from teacher_server.security import Access, TokenInterceptor
 from teacher_server.service import Service
 

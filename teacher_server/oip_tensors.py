@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from teacher_server.errors import InvalidRequest
-from teacher_server.packing import Tokens
+from teacher_server.rows import Tokens
 
 DATATYPE, DTYPE = "INT32", np.dtype("<i4")  # of every input
 MAX_RANK = 3

@@ -17,24 +17,11 @@ from teacher_server.rows import (
     RowPlan,
     ScoreWork,
     Tokens,
-    count_row_tokens,
     plan_rows,
     ranges,
     sorted_rows,
 )
 from teacher_server.trie import Bins, build_trie, cut_into_bins, find_homes, rank_by_length
-
-__all__ = [
-    "Floats",
-    "Ints",
-    "PackedBatch",
-    "Packer",
-    "RowPlan",
-    "ScoreWork",
-    "Tokens",
-    "answer_works",
-    "count_row_tokens",
-]
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,8 @@ from teacher_server.batcher import Batcher, Priority
 from teacher_server.description import TeacherDescription
 from teacher_server.errors import MAX_BRIEF, NotReady, TeacherError, WrongTeacher
 from teacher_server.limits import Limits
-from teacher_server.packing import Floats, ScoreWork
 from teacher_server.reports import CANCELLED, OK, Observer, RequestReport, State
+from teacher_server.rows import Floats, ScoreWork
 
 __all__ = ["Scores", "Service", "State"]
 

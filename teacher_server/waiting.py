@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from teacher_server.errors import Overloaded
-from teacher_server.packing import Floats, RowPlan
+from teacher_server.rows import Floats, RowPlan
 
 PATIENCE = 4
 

@@ -1,4 +1,4 @@
-"""What every test may use: the golden vectors and the real data, which lie beside the checkout."""
+"""What every test may use: golden vectors and real data, which lie beside the checkout, and a small teacher."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+from teacher_server.artifact import load_artifact
+from teacher_server.model import LMTAD
+from tests.serving import tiny_artifact
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -28,6 +32,20 @@ def golden() -> Path:
 def core_data() -> Path:
     """Real trips: the core of San Francisco, in HOSER format."""
     return _shared("data/san_francisco_core")
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random teacher, for reading only."""
+    folder = tmp_path_factory.mktemp("teacher") / "artifact"
+    tiny_artifact(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(artifact: Path) -> LMTAD:
+    """The same teacher's model, for oracles."""
+    return load_artifact(artifact).build()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,7 +19,7 @@ from bench.served import message_of
 from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc
 from teacher_server.dense import read_request
-from teacher_server.packing import Floats
+from teacher_server.rows import Floats
 from tests.certificates import PemFiles
 from tests.teacher_server.dense_clients import infer_json, log_probs_of_json
 from tests.teacher_server.scoring import dense_arrays_of

@@ -9,8 +9,8 @@ import torch
 
 from teacher_server.artifact import load_artifact
 from teacher_server.engine import Engine
-from teacher_server.packing import Floats, Packer, answer_works
-from teacher_server.rows import ScoreWork
+from teacher_server.packing import Packer, answer_works
+from teacher_server.rows import Floats, ScoreWork
 
 
 class Oracle:

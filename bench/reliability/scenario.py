@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from teacher_server.packing import ScoreWork
+from teacher_server.rows import ScoreWork
 from tests.serving import RunningTeacher, tiny_artifact
 
 ROWS = COLUMNS = 20

@@ -18,7 +18,8 @@ from teacher_server.description import TeacherDescription
 from teacher_server.engine import Engine
 from teacher_server.errors import EngineFailure, TeacherError, WrongTeacher
 from teacher_server.limits import Limits
-from teacher_server.packing import Floats, Packer, answer_works
+from teacher_server.packing import Packer, answer_works
+from teacher_server.rows import Floats
 
 Array = NDArray[Any]
 

@@ -13,17 +13,10 @@ import numpy as np
 import pytest
 
 from teacher_server.artifact import load_artifact
-from tests.serving import RunningTeacher, serve, tiny_artifact
+from tests.serving import RunningTeacher, serve
 from tests.teacher_server.scoring import oracle, work_of
 
 MANUAL = (Path(__file__).resolve().parents[2] / "docs" / "teacher.md").read_text()
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher") / "artifact"
-    tiny_artifact(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from teacher_server.dense import read_request
 from teacher_server.errors import Expired, InvalidRequest, TeacherError, TooLarge, WrongTeacher
 from teacher_server.grpc_status import STATUS_OF
 from teacher_server.http_status import HTTP_STATUS_OF
-from teacher_server.packing import ScoreWork
-from tests.serving import RunningTeacher, serve, tiny_artifact
+from teacher_server.rows import ScoreWork
+from tests.serving import RunningTeacher, serve
 from tests.teacher_server.dense_clients import (
     Arrays,
     infer_json,
@@ -66,13 +66,6 @@ class Doors:
             "REST, JSON": log_probs_of_json(self.rest.post(INFER, json=infer_json(arrays)).json()),
             "REST, binary": self.stock_rest.infer("teacher", stock_inputs(arrays, oip_http)).as_numpy("LOG_PROBS"),
         }
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher") / "artifact"
-    tiny_artifact(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

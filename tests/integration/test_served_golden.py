@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from protos.teacher.v1 import teacher_pb2_grpc
 from teacher_server.export import export_foreign
 from teacher_server.foreign.grid_source import grid_from_file
-from teacher_server.packing import ScoreWork
+from teacher_server.rows import ScoreWork
 from tests.serving import RunningTeacher, serve
 from tests.teacher_server.scoring import log_probs_of, message_of
 

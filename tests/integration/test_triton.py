@@ -18,7 +18,7 @@ import tritonclient.http as oip_http
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from teacher_server.packing import ScoreWork
+from teacher_server.rows import ScoreWork
 from teacher_server.triton.repository import TritonSettings, write_repository
 from tests.integration.line import Line
 from tests.integration.runs import assert_close, epochs, train

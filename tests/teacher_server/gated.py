@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from teacher_server.batcher import Batcher
 from teacher_server.description import TeacherDescription
 from teacher_server.oip_service import InferenceModel
-from teacher_server.packing import Floats, PackedBatch
+from teacher_server.packing import PackedBatch
 from teacher_server.reports import Observer, RequestReport
+from teacher_server.rows import Floats
 from teacher_server.service import Service
 from tests.teacher_server.scoring import SPECIAL, packer, tiny_engine
 from tests.teacher_server.test_service import DIGEST, GRID, LIMITS, MODEL

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from protos.teacher.v1 import teacher_pb2 as pb
 from teacher_server.engine import Engine
 from teacher_server.model import LMTAD, ModelConfig
-from teacher_server.packing import Packer, ScoreWork, answer_works
+from teacher_server.packing import Packer, answer_works
+from teacher_server.rows import ScoreWork
 from teacher_server.vocabulary import SpecialTokens
 
 CELLS, BLOCK_SIZE = 20, 12

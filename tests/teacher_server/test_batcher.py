@@ -13,8 +13,9 @@ import pytest
 
 from teacher_server.batcher import Batcher, Priority
 from teacher_server.errors import EngineFailure, Expired, NotReady, Overloaded
-from teacher_server.packing import Floats, PackedBatch, Packer, RowPlan, ScoreWork
+from teacher_server.packing import PackedBatch, Packer
 from teacher_server.reports import BatchReport, Observer
+from teacher_server.rows import Floats, RowPlan, ScoreWork
 from tests.teacher_server.scoring import packer, work_of
 
 POISON = 13

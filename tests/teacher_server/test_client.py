@@ -16,17 +16,10 @@ from teacher_server.__main__ import main
 from teacher_server.artifact import load_artifact
 from teacher_server.client import describe_address, score_address
 from teacher_server.errors import BadSettings, InvalidRequest, TeacherError, WrongTeacher
-from tests.serving import RunningTeacher, serve, tiny_artifact
+from tests.serving import RunningTeacher, serve
 from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, oracle, work_of
 
 REQUEST: dict[str, Any] = {"histories": [[1, 2, 3], [4]], "candidates": [[[5, 6], [7]], [[8, 9, 10]]], "window": 2}
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher") / "artifact"
-    tiny_artifact(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

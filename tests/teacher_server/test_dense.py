@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from teacher_server.dense import read_request
 from teacher_server.errors import InvalidRequest
-from teacher_server.packing import ScoreWork
+from teacher_server.rows import ScoreWork
 from tests.teacher_server.scoring import dense_arrays_of, work_of, works
 
 JUNK = st.sampled_from([0, -1, 3, 2**31 - 1])

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from teacher_server import engine as engine_module
 from teacher_server.engine import Engine, choose_device, choose_dtype
-from teacher_server.packing import Packer, ScoreWork
+from teacher_server.packing import Packer
+from teacher_server.rows import ScoreWork
 from tests.teacher_server.scoring import (
     BLOCK_SIZE,
     CELLS,

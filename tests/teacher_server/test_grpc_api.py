@@ -26,18 +26,6 @@ MESSAGE_BYTES = 100_000
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher") / "artifact"
-    tiny_artifact(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(artifact: Path) -> LMTAD:
-    return load_artifact(artifact).build()
-
-
-@pytest.fixture(scope="module")
 def teacher(artifact: Path) -> Iterator[RunningTeacher]:
     with serve(artifact, "--max-positions", "5000", "--max-message-bytes", str(MESSAGE_BYTES)) as running:
         yield running

@@ -22,24 +22,12 @@ from tritonclient.utils import InferenceServerException
 from teacher_server.artifact import load_artifact
 from teacher_server.dense import read_request
 from teacher_server.model import LMTAD
-from tests.serving import RunningTeacher, serve, tiny_artifact
+from tests.serving import RunningTeacher, serve
 from tests.teacher_server.dense_clients import infer_message, log_probs_in, stock_inputs
 from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, SPECIAL, dense_arrays_of, oracle, work_of
 
 GOOD = work_of([[1, 2, 3], [4, 5]], [[[6, 7], [8, 9, 10]], [[11, 12]]], window=2)
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher") / "artifact"
-    tiny_artifact(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(artifact: Path) -> LMTAD:
-    return load_artifact(artifact).build()
 
 
 @pytest.fixture(scope="module")

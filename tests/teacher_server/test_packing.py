@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teacher_server.packing import Floats, PackedBatch, Packer, ScoreWork, answer_works, count_row_tokens, round_up
+from teacher_server.packing import PackedBatch, Packer, answer_works, round_up
+from teacher_server.rows import Floats, ScoreWork, count_row_tokens
 from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, SPECIAL, packer, work_of, works
 
 

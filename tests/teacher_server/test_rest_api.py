@@ -18,12 +18,11 @@ import tritonclient.http.aio as oip_aio
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from teacher_server.artifact import load_artifact
 from teacher_server.dense import read_request
 from teacher_server.model import LMTAD
 from teacher_server.rest_api import EXAMPLE
 from teacher_server.rest_body import MAX_JSON_BYTES
-from tests.serving import RunningTeacher, serve, tiny_artifact
+from tests.serving import RunningTeacher, serve
 from tests.teacher_server.dense_clients import Arrays, infer_json, log_probs_of_json, stock_inputs
 from tests.teacher_server.scoring import dense_arrays_of, oracle, work_of
 
@@ -31,18 +30,6 @@ GOOD = work_of([[1, 2, 3], [4, 5]], [[[6, 7], [8, 9, 10]], [[11, 12]]], window=2
 ARRAYS = dense_arrays_of(GOOD)
 BODY_BYTES = 9_000_000
 INFER = "/v2/models/teacher/infer"
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher") / "artifact"
-    tiny_artifact(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(artifact: Path) -> LMTAD:
-    return load_artifact(artifact).build()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from teacher_server.errors import (
     WrongTeacher,
 )
 from teacher_server.limits import Limits
-from teacher_server.packing import ScoreWork
+from teacher_server.rows import ScoreWork
 from teacher_server.service import Service, State
 from teacher_server.vocabulary import Grid
 from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, SPECIAL, oracle, packer, tiny_engine, tiny_model, work_of

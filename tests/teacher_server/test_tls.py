@@ -20,7 +20,7 @@ from teacher_server.errors import BadSettings
 from teacher_server.settings import TlsFiles
 from teacher_server.tls import ServerTls
 from tests.certificates import Authority, PemFiles, serial_of
-from tests.serving import RunningTeacher, serve, tiny_artifact
+from tests.serving import RunningTeacher, serve
 
 PAGE = "/openapi.json"  # one that is not for everybody
 
@@ -43,13 +43,6 @@ class Secured:
 
     def grpc_port(self) -> int:
         return int(self.teacher.grpc.rpartition(":")[2])
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher") / "artifact"
-    tiny_artifact(folder)
-    return folder
 
 
 @contextmanager

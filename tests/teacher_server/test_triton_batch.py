@@ -16,7 +16,8 @@ from teacher_server.description import TeacherDescription
 from teacher_server.engine import Engine
 from teacher_server.errors import EngineFailure, InvalidRequest, TeacherError, TooLarge, WrongTeacher
 from teacher_server.limits import Limits
-from teacher_server.packing import PackedBatch, ScoreWork
+from teacher_server.packing import PackedBatch
+from teacher_server.rows import ScoreWork
 from teacher_server.triton.batch import Call, DenseScorer
 from tests.serving import tiny_artifact
 from tests.teacher_server.scoring import dense_arrays_of, oracle, tiny_engine, tiny_model, work_of, works

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teacher_server.dense import read_request
-from teacher_server.packing import Packer, ScoreWork
+from teacher_server.packing import Packer
+from teacher_server.rows import ScoreWork
 from tests.trainer.test_split import random_query
 from trainer.teacher.dense import count_truncated, dense_parts, dense_query
 from trainer.teacher.protocol import Query

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teacher_server.packing import ScoreWork, count_row_tokens
+from teacher_server.rows import ScoreWork, count_row_tokens
 from trainer.errors import BadInput
 from trainer.grid import Grid
 from trainer.teacher.protocol import Description, Limits, Query
