@@ -114,6 +114,26 @@ def test_a_dead_teacher_ends_training_with_a_checkpoint(line: Line, taught_run: 
     assert_close(taught_run, out)
 
 
+def test_a_run_waits_for_its_teacher(line: Line, taught_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    server = wait_until_ready(start(line.teacher))
+    trainer = begin(line, out, "--teacher", f"grpc://{server.grpc}", *epochs(2))
+    try:
+        wait_for_step(out, 3, trainer)
+        server.process.kill()
+        server.process.communicate()
+        with serve(line.teacher, "--grpc-address", server.grpc):
+            _, errors = trainer.communicate(timeout=100)
+    finally:
+        trainer.kill()
+        server.process.kill()
+    assert trainer.returncode == 0, errors
+    assert f"no teacher answers at {server.grpc} (UNAVAILABLE: " in errors
+    assert "a teacher answers again after " in errors
+    assert_close(taught_run, out)
+    assert steps_logged(out) == steps_logged(taught_run)
+
+
 def test_a_local_teacher_needs_no_port_and_leaves_nobody_behind(line: Line, taught_run: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "teacher"
     elsewhere.symlink_to(line.teacher)  # a name of its own, to find its server by

@@ -58,6 +58,7 @@ class LocalEndpoint:
         with self._lock:
             if not self._closed and self._process.poll() is not None:
                 error = EndpointError(Trouble.LOST, self._obituary())
+                self._end_process()
                 self._process = self._start()
                 raise error
         return self._wire.describe(timeout)
@@ -111,6 +112,10 @@ class LocalEndpoint:
         return lines[-1] if lines else "it said nothing"
 
     def _stop(self) -> None:
+        self._end_process()
+        self._folder.cleanup()
+
+    def _end_process(self) -> None:
         if self._process.stdin:
             self._process.stdin.close()
         self._process.terminate()
@@ -119,4 +124,3 @@ class LocalEndpoint:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._folder.cleanup()
