@@ -34,7 +34,7 @@ class FakeTeacher:
 
     description: Description = TEACHER
     down: EndpointError | None = None  # what every call meets
-    plan: list[EndpointError | None] = field(default_factory=list)  # what the next questions meet
+    plan: list[Exception | None] = field(default_factory=list)  # what the next questions meet
     gate: threading.Event | None = None  # questions wait for it
     asked: int = 0
     described: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -129,3 +130,17 @@ def test_close_ends_everything_at_once(ask: Asking, state: str) -> None:
             answer.result(1)
     assert time.monotonic() - begun < 1
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("probe", "teacher"))]
+
+
+def test_callers_that_wait_together_wait_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(outage, "time", SimpleNamespace(monotonic=lambda: now))
+    loss = outage.Outage(say=lambda text: None)
+    with loss.waiting():
+        now += 1
+        with loss.waiting():
+            now += 1
+            assert loss.waited_s == 2
+        now += 1
+    now += 5
+    assert loss.waited_s == 3

@@ -107,7 +107,7 @@ def train_command(
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="local:FOLDER, grpc://HOST:PORT[,HOST:PORT], triton://HOST:PORT/MODEL, uniform (a control) or none."
+            help="local:FOLDER, grpc://HOST:PORT[,...], triton://HOST:PORT[,...]/MODEL, uniform (a control) or none."
         ),
     ] = None,
     set_: Annotated[
