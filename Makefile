@@ -2,8 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# What tests marked `system` run: a browser, the Prometheus server, the documents' examples, networks of their own.
-DEBIAN := chromium chromium-driver curl iproute2 prometheus
+# What tests marked `system` run: a browser, the Prometheus server, the documents' examples, networks of their own,
+# and a C++ compiler for torch.compile.
+DEBIAN := chromium chromium-driver curl g++ iproute2 libpython3-dev prometheus
 TRITON_TESTS := tests/integration/test_triton.py
 
 .PHONY: help demo test test-all test-triton triton-server debian lint format protos protos-check bench fuzz overload mishaps soak clean

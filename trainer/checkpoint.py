@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 
 from trainer.errors import BadInput
 from trainer.files import whole_file
+from trainer.learner import Learner
 from trainer.step import Sums
-from trainer.student.hoser import HOSER
 
 
 @dataclass
@@ -32,23 +31,26 @@ class Progress:
     seconds: dict[str, float] = field(default_factory=dict)  # by part, over all sessions
 
 
-def save_progress(file: Path, student: HOSER, optimizer: Optimizer, progress: Progress) -> None:
-    """Writes model, optimiser and position. Raises CannotWrite."""
+def save_progress(file: Path, learner: Learner, progress: Progress) -> None:
+    """Writes model, optimiser, scaler and position. Raises CannotWrite."""
     state: dict[str, Any] = {
-        "model": student.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": learner.student.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
+        "scaler": learner.precision.scaler.state_dict(),
         "progress": asdict(progress),
     }
     with whole_file(file) as partial:
         torch.save(state, partial)
 
 
-def load_progress(file: Path, student: HOSER, optimizer: Optimizer) -> Progress:
+def load_progress(file: Path, learner: Learner) -> Progress:
     """Restores in place what `save_progress` wrote. Raises BadInput."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-        student.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        learner.student.load_state_dict(state["model"])
+        learner.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            learner.precision.scaler.load_state_dict(state["scaler"])
         saved = dict(state["progress"])
         return Progress(**saved | {"epoch_sums": Sums(**saved["epoch_sums"])})
     except FileNotFoundError:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _yaml_off(value: Any) -> Any:
+    """YAML reads a bare `off` as false."""
+    return "off" if value is False else value
 
 
 class Section(BaseModel):
@@ -135,6 +140,7 @@ class Training(Section):
     cudnn_benchmark: bool = False
     checkpoint_every_s: NonNegative = 60.0  # besides the end of every epoch; a killed run loses no more than this
     max_bad_steps: Annotated[int, Field(ge=0)] = 10  # steps whose loss or gradient is not finite, left out
+    amp: Annotated[Literal["off", "fp16", "bf16"], BeforeValidator(_yaml_off)] = "off"  # half precision
     torch_compile: bool = False
     torch_compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
     disable_cudagraphs: bool = False
@@ -189,7 +195,8 @@ def without_effect(config: Config) -> list[str]:
         if getattr(distill, key) is not None
     ]
     names += [f"dataloader.{key}" for key in type(dataloader).model_fields if getattr(dataloader, key) is not None]
-    names += [f"training.{key}" for key in ("torch_compile", "disable_cudagraphs") if getattr(training, key)]
-    names += ["training.torch_compile_mode"] * (training.torch_compile_mode != "default")
+    if not training.torch_compile:
+        names += ["training.torch_compile_mode"] * (training.torch_compile_mode != "default")
+        names += ["training.disable_cudagraphs"] * training.disable_cudagraphs
     names += ["wandb"] * config.wandb.enable + ["optuna"] * bool(config.optuna)
     return names

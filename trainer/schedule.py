@@ -21,11 +21,12 @@ def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
 
 
 def make_optimizer(student: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW; weight decay on matrices only."""
+    """AdamW; weight decay on matrices only. One kernel updates all parameters where the device has it."""
     matrices = [p for p in student.parameters() if p.dim() >= 2]
     vectors = [p for p in student.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return AdamW(groups, lr=config.learning_rate)
+    fused = all(p.device.type in ("cpu", "cuda") and p.dtype == torch.float32 for p in student.parameters())
+    return AdamW(groups, lr=config.learning_rate, fused=fused)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

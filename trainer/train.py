@@ -66,7 +66,7 @@ class Trainer:
     def resume(self) -> None:
         """Goes on where the last checkpoint stands, or begins where there is none yet. Raises BadInput."""
         if self.folder.last.exists():
-            self.progress = load_progress(self.folder.last, self.learner.student, self.learner.optimizer)
+            self.progress = load_progress(self.folder.last, self.learner)
             self.learner.clock.seconds.update(self.progress.seconds)
 
     def run(self) -> bool:
@@ -90,7 +90,7 @@ class Trainer:
         """Writes the checkpoint that a resumed run starts from."""
         if self.learner.ranks.first:
             self.progress.seconds = dict(self.learner.clock.seconds)
-            save_progress(self.folder.last, self.learner.student, self.learner.optimizer, self.progress)
+            save_progress(self.folder.last, self.learner, self.progress)
 
     def _train_epoch(self) -> bool:
         settings, progress = self.config.optimizer_config, self.progress

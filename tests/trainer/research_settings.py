@@ -112,9 +112,6 @@ NO_EFFECT = [
     "dataloader.prefetch_factor",
     "dataloader.persistent_workers",
     "dataloader.timeout",
-    "training.torch_compile",
-    "training.disable_cudagraphs",
-    "training.torch_compile_mode",
     "wandb",
     "optuna",
 ]

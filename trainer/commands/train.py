@@ -12,6 +12,7 @@ import typer
 from trainer import __version__
 from trainer.assemble import build_student, load_trained, pick_device
 from trainer.clock import Clock
+from trainer.compiled import compile_student
 from trainer.config import Config, without_effect
 from trainer.config_file import load_config
 from trainer.data.batches import truncated
@@ -23,6 +24,7 @@ from trainer.examples import ExampleMaker
 from trainer.files import digest_of, write_json
 from trainer.guide import Guide, find_guide, teacher_address
 from trainer.learner import Learner
+from trainer.precision import precision_for
 from trainer.ranks import Ranks, joined
 from trainer.run_folder import Origin, RunFolder
 from trainer.schedule import make_optimizer
@@ -42,6 +44,8 @@ def make_trainer(
     meta, clock, distill = city.meta, Clock(), config.distill
     plain = config.plain()
     student = build_student(config, city).to(device)
+    if (obstacle := compile_student(student, config.training)) and ranks.first:
+        print(f"trainer: note: {obstacle}", file=sys.stderr)
     objective = Objective(
         kl_weight=distill.lambda_ * (distill.temperature**2 if distill.tau_squared else 1.0),
         temperature=distill.temperature,
@@ -61,7 +65,14 @@ def make_trainer(
             clock,
             distill.shared_cells,
         ),
-        learner=Learner(student, make_optimizer(student, config.optimizer_config), objective, clock, ranks),
+        learner=Learner(
+            student,
+            make_optimizer(student, config.optimizer_config),
+            objective,
+            clock,
+            ranks,
+            precision_for(config.training.amp, device),
+        ),
         targets=guide.targets,
         card=lambda step: StudentCard(plain, meta.fingerprint, guide.digest, meta.log1p_mean, meta.log1p_std, step),
         trackers=Trackers(),

@@ -98,7 +98,7 @@ class HOSER(nn.Module):
             known.candidates,
             slots,
         )
-        shape = features.candidates.shape
+        logits, times, shape = logits.float(), times.float(), features.candidates.shape
         empty = logits.new_full((features.candidates.numel(),), -torch.inf)
         return empty.index_copy(0, at, logits).view(shape), torch.zeros_like(empty).index_copy(0, at, times).view(shape)
 
