@@ -18,7 +18,6 @@ from teacher_server.description import TeacherDescription
 from teacher_server.device_memory import DeviceMemory
 from teacher_server.engine import BATCH_TOKENS, Engine, choose_device, choose_dtype
 from teacher_server.errors import BadSettings
-from teacher_server.exposition import Exposition
 from teacher_server.grpc_api import GrpcDoor
 from teacher_server.http_api import HttpDoor
 from teacher_server.logs import RequestLog, configure
@@ -109,7 +108,7 @@ async def _serve(
     model = _model(settings, engine, description, [*observers, tracing.observer] if tracing else observers)
     service, calls = model.service, Calls(tracing.span) if tracing else Calls()
     grpc_door = GrpcDoor(model, settings.connections, access, calls)
-    pages = monitor_router(Exposition(model, DeviceMemory(engine.device)))
+    pages = monitor_router(model, DeviceMemory(engine.device))
     http_door = HttpDoor(model, [pages], settings.connections, access, calls) if settings.http_address else None
     following = asyncio.create_task(_follow(states, grpc_door, settings.exit_when_stuck))
     try:
