@@ -141,7 +141,7 @@ def test_numbers_follow_what_the_server_does(page: Page, teacher: RunningTeacher
         page.until(lambda: page.text("#outcome-rows").split()[::3] == ["ok", "WrongTeacher"])
         page.until(lambda: page.shown("batches.requests") == "1")
         page.until(lambda: "busy over two minutes: last" in aria(page, "busy"))
-    assert page.text("#outcome-rows").split()[2::3] == ["88%", "13%"]
+    page.until(lambda: page.text("#outcome-rows").split()[2::3] == ["88%", "13%"])
     page.until(lambda: page.shown("rates.positions") == "0")
     assert "latency over two minutes: last p50" in aria(page, "p50 p95 p99")
     assert page.driver.get_log("browser") == []
