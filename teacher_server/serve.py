@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -149,10 +150,17 @@ async def _until_stopped(service: Service, grpc_door: GrpcDoor, stop: asyncio.Ev
     await asyncio.wait({warm_up, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if warm_up.done():
         warm_up.result()
+        settle_memory()
         await grpc_door.set_serving(True)
         _announce("teacher: ready")
     await stopped
     warm_up.cancel()
+
+
+def settle_memory() -> None:
+    """Leave what is here by now, which stays, out of garbage collections: each would hold all callers up for 0.2 s."""
+    gc.collect()
+    gc.freeze()
 
 
 def _stop_event(until_stdin_closes: bool) -> asyncio.Event:
