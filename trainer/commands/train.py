@@ -19,7 +19,7 @@ from trainer.data.batches import truncated
 from trainer.data.city import City
 from trainer.data.features import Network
 from trainer.data.prepare import Prepared, prepare
-from trainer.errors import BadInput
+from trainer.errors import BadInput, TeacherUnavailable
 from trainer.examples import ExampleMaker
 from trainer.files import digest_of, write_json
 from trainer.guide import Guide, find_guide, teacher_address
@@ -31,6 +31,7 @@ from trainer.schedule import make_optimizer
 from trainer.signals import StopFlag
 from trainer.step import Objective
 from trainer.student.checkpoint import StudentCard
+from trainer.teacher.label import default_labels
 from trainer.tracking import MetricsLog, Trackers
 from trainer.train import Trainer, set_numerics
 
@@ -73,7 +74,7 @@ def make_trainer(
             ranks,
             precision_for(config.training.amp, device),
         ),
-        targets=guide.targets,
+        targets=guide.targets_of("train"),
         card=lambda step: StudentCard(plain, meta.fingerprint, guide.digest, meta.log1p_mean, meta.log1p_std, step),
         trackers=Trackers(),
     )
@@ -85,7 +86,7 @@ def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
     learner = trainer.learner
     learner.student.load_state_dict(best.state_dict())
     with learner.clock("test"):
-        sums = trainer.measure(trainer.city.trips["test"], guide.targets)
+        sums = trainer.measure(trainer.city.trips["test"], guide.targets_of("test"))
     means = sums.means(learner.objective)
     figures = ("next_step_accuracy", "choice_accuracy", "mape_log1p", "mape_seconds", "loss_next_step")
     limit = trainer.config.trajectory_encoder_config.max_len
@@ -105,6 +106,7 @@ def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
         "model_digest": digest_of(trainer.folder.best),
         "data_fingerprint": trainer.city.meta.fingerprint,
         "teacher": guide.about,
+        "labels_kept": {split: stored.share for split, stored in guide.stored.items()},
         "seconds": {part: round(s, 3) for part, s in learner.clock.seconds.items()},
         "torch": torch.__version__,
         "version": __version__,
@@ -130,6 +132,10 @@ def train_command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, as it was begun.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Where prepared data is kept.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Where the teacher's answers are kept for later runs (default: beside the cache)."),
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and count bad trips instead of stopping.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the student.")] = None,
@@ -154,9 +160,10 @@ def train_command(
     with joined(where, RANK_PATIENCE_S) as ranks:
         if ranks.first:
             _check_start(settings, folder, resume)
-        city = prepare_together(ranks, source, cache, skip_bad).city
+        prepared = prepare_together(ranks, source, cache, skip_bad)
+        city, root = prepared.city, labels or default_labels(prepared.folder)
         set_numerics(settings, cpu_threads)
-        guide = find_guide(address, settings, city)
+        guide = find_guide(address, settings, city, root if settings.distill.keep_labels else None)
         try:
             _run(make_trainer(settings, city, folder, guide, where, ranks), guide, about, resume)
         finally:
@@ -196,7 +203,11 @@ def _run(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) ->
             print(f"trainer: stopped at step {trainer.progress.step} and saved; --resume continues", file=sys.stderr)
         raise typer.Exit(128 + (stop.signal or 0))
     ranks.wait()  # for the best student's file
-    summary = summarise(trainer, guide)
+    try:
+        summary = summarise(trainer, guide)
+    except TeacherUnavailable as error:
+        error.args = (f"{error}; the run is trained, --resume tests it",)
+        raise
     if ranks.first:
         write_json(folder.summary, summary)
         _show(folder, summary)
