@@ -104,7 +104,6 @@ class Distill(Section):
     prefetch: Annotated[int, Field(ge=0, le=64)] = 2  # steps that the teacher is asked ahead
     on_teacher_loss: Literal["wait", "skip-kl", "fail"] = "wait"  # when no endpoint answers
     wait_limit_s: PositiveFloat = 1800.0  # of `wait`; then the run is saved and ends
-    keep_labels: bool = True  # in a store that later epochs and runs read; see --labels
     teacher_digest: str | None = None  # the only teacher that will do
     grid_size: PositiveFloat | None = None  # degrees; only checked against the teacher's
     downsample: Positive | None = None  # only checked against the teacher's
@@ -155,12 +154,19 @@ class Profiling(Section):
 
 
 class Wandb(Section):
-    """Research keys of the experiment tracker."""
+    """Weights & Biases."""
 
     enable: bool = False
     project: str | None = None
-    run_name: str | None = None
+    run_name: str | None = None  # empty: the run folder's name
     tags: list[str] = Field(default_factory=list)
+    mode: Literal["online", "offline"] | None = None  # empty: as WANDB_MODE says, online without it
+
+
+class TensorBoard(Section):
+    """Event files in the run folder."""
+
+    enable: bool = False
 
 
 class Config(Section):
@@ -178,6 +184,7 @@ class Config(Section):
     training: Training = Training()
     profiling: Profiling = Profiling()
     wandb: Wandb = Wandb()
+    tensorboard: TensorBoard = TensorBoard()
     optuna: dict[str, Any] = Field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
@@ -199,5 +206,4 @@ def without_effect(config: Config) -> list[str]:
     if not training.torch_compile:
         names += ["training.torch_compile_mode"] * (training.torch_compile_mode != "default")
         names += ["training.disable_cudagraphs"] * training.disable_cudagraphs
-    names += ["wandb"] * config.wandb.enable + ["optuna"] * bool(config.optuna)
-    return names
+    return names + ["optuna"] * bool(config.optuna)

@@ -72,14 +72,17 @@ class RunFolder:
     def generated(self) -> Path:
         return self.root / "generated.csv"
 
-    def create(self, origin: Origin, about: Mapping[str, Any]) -> None:
-        """Starts a new run; once `origin.json` is there, the run can be resumed. Raises BadInput or CannotWrite."""
+    def create(self, origin: Origin, config: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        """Starts a new run with all its settings. Raises BadInput or CannotWrite.
+
+        Once `origin.json` is there, the run can be resumed.
+        """
         self.check_new()
         try:
             self.last.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"{self.root}: cannot write a run here ({error.strerror})") from None
-        write_text(self.config, yaml.safe_dump(origin.config, sort_keys=False))
+        write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False))
         write_json(self.root / "origin.json", asdict(origin) | dict(about))
 
     def check_new(self) -> None:

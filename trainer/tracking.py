@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +35,36 @@ class Trackers:
     def close(self) -> None:
         for tracker in self.each:
             tracker.close()
+
+
+class Dispensable:
+    """A tracker that training goes on without: its first failure is said, and ends the tracker only."""
+
+    def __init__(self, name: str, opened: Callable[[], Tracker], say: Callable[[str], None]) -> None:
+        self._name, self._say = name, say
+        self._tracker: Tracker | None = None
+        with self._surviving():
+            self._tracker = opened()
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Figures that are not known (None) are left out."""
+        if self._tracker:
+            with self._surviving():
+                self._tracker.write(step, {name: value for name, value in values.items() if value is not None})
+
+    def close(self) -> None:
+        if self._tracker:
+            with self._surviving():
+                self._tracker.close()
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever other people's code raises
+            self._tracker = None
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            self._say(f"warning: {self._name} failed ({reason}); training goes on without it")
 
 
 class MetricsLog:

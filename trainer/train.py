@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 
 import torch
 from tqdm import tqdm
 
 from trainer.checkpoint import Progress, load_progress, save_progress
+from trainer.clock import Clock
 from trainer.config import Config
 from trainer.data.batches import epoch_order, in_order
 from trainer.data.city import City
@@ -23,6 +24,8 @@ from trainer.errors import RankLost, Stopped, TeacherMismatch, TeacherUnavailabl
 from trainer.examples import Example, ExampleMaker
 from trainer.feed import Feed
 from trainer.learner import Learner
+from trainer.profile import STEP, TEACHER, Interval
+from trainer.progress_line import ProgressLine
 from trainer.run_folder import RunFolder
 from trainer.schedule import learning_rate, set_learning_rate
 from trainer.step import Sums, measure
@@ -53,10 +56,17 @@ class Trainer:
     trackers: Trackers
     should_stop: Callable[[], bool] = lambda: False
     progress: Progress = field(default_factory=Progress)
+    interval: Interval = field(init=False)  # begins with `run`
 
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.city.trips["train"]) // self._trips_per_step)
+
+    @property
+    def trips_done(self) -> int:
+        """Trips trained on, over all epochs and sessions."""
+        trips = len(self.city.trips["train"])
+        return self.progress.epoch * trips + min(self.progress.epoch_step * self._trips_per_step, trips)
 
     @property
     def _trips_per_step(self) -> int:
@@ -71,6 +81,7 @@ class Trainer:
 
     def run(self) -> bool:
         """Trains to the end; False when a stop was asked for. Saves the last whole step, also when a teacher fails."""
+        self.interval = Interval(self.learner.clock, self.trips_done)
         self.save()
         try:
             while self.progress.epoch < self.config.optimizer_config.max_epoch:
@@ -93,22 +104,20 @@ class Trainer:
             save_progress(self.folder.last, self.learner, self.progress)
 
     def _train_epoch(self) -> bool:
-        settings, progress = self.config.optimizer_config, self.progress
+        progress = self.progress
         self.learner.student.train()
         saved_at = time.monotonic()
-        title = f"epoch {progress.epoch + 1}/{settings.max_epoch}"
-        with (
-            closing(self._examples()) as examples,
-            self._bar(title, self.steps_per_epoch, progress.epoch_step) as bar,
-        ):
+        with closing(self._examples()) as examples, self._line() as line:
             while progress.epoch_step < self.steps_per_epoch:
-                start, before = time.perf_counter(), dict(self.learner.clock.seconds)
-                ready = self._next(examples)
-                if ready is None:
-                    return False
-                figures = self._step(ready)
-                self._report(figures, bar, time.perf_counter() - start, before)
-                if time.monotonic() - saved_at > self.config.training.checkpoint_every_s:
+                with self.learner.clock(STEP):
+                    ready = self._next(examples)
+                    if ready is None:
+                        return False
+                    figures = self._step(ready)
+                self._report(*figures, line)
+                # Not at an epoch's end: a run that resumed there would show the epoch's figures twice.
+                within = progress.epoch_step < self.steps_per_epoch
+                if within and time.monotonic() - saved_at > self.config.training.checkpoint_every_s:
                     self.save()
                     saved_at = time.monotonic()
         return True
@@ -153,6 +162,7 @@ class Trainer:
         progress.epoch_step += 1
         progress.step += 1
         progress.epoch_sums.add(sums)
+        progress.kl_missed += sums.kl_missed
         if not taken:
             self._count_bad_step()
         return sums, lr
@@ -166,26 +176,20 @@ class Trainer:
                 "those steps were left out"
             )
 
-    def _report(self, done: tuple[Sums, float], bar: tqdm, elapsed: float, before: dict[str, float]) -> None:  # type: ignore[type-arg]
-        (sums, lr), progress = done, self.progress
+    def _report(self, sums: Sums, lr: float, line: ProgressLine) -> None:
+        progress = self.progress
         found = sums.means(self.learner.objective) if sums.steps else {}  # nothing is known of a step that was left out
         means = {name: value for name, value in found.items() if name.startswith("loss")}
-        bar.update()
-        bar.set_postfix({name: f"{value:.4f}" for name, value in means.items() if value is not None}, refresh=False)
+        line.step(means, self.trips_done, self.learner.clock.seconds[TEACHER])
+        self.interval.step()
         if progress.step % self.config.profiling.log_interval == 0:
-            profile = self._profile(before, elapsed)
-            self.trackers.write(progress.step, means | {"lr": lr, "epoch": progress.epoch} | profile)
+            profile = self.interval.figures(self.trips_done) if self.config.profiling.enable else {}
+            self.trackers.write(
+                progress.step, means | {"lr": lr, "epoch": progress.epoch} | profile | self._counts_so_far()
+            )
 
-    def _profile(self, before: dict[str, float], elapsed: float) -> dict[str, float]:
-        """Milliseconds of each part of one step, under the research code's names."""
-        if not self.config.profiling.enable:
-            return {}
-        parts = ("data_wait", "data_transfer", "hoser_forward", "distill_kl_(teacher)", "backward_pass")
-        seconds = self.learner.clock.seconds
-        spent = {
-            f"perf/{part}_ms": 1000 * (seconds[part] - before.get(part, 0.0)) for part in (*parts, "optimizer_step")
-        }
-        return spent | {"perf/total_step_time_ms": 1000 * elapsed, "perf/iter_per_sec": 1 / elapsed}
+    def _counts_so_far(self) -> dict[str, int]:
+        return {"kl_missed": self.progress.kl_missed, "bad_steps": self.progress.bad_steps}
 
     def _finish_epoch(self) -> None:
         """Validates, keeps the best student, and moves on to the next epoch as one saved step."""
@@ -197,9 +201,11 @@ class Trainer:
         val = {EPOCH_FIGURE: accuracy, "val/time_pred_mape": found["mape_log1p"]}
         val |= {f"val/{name}": value for name, value in found.items() if name != "loss_kl"}
         sums = progress.epoch_sums
-        counts = {name: getattr(sums, name) for name in ("kl_skipped", "kl_missed", "truncated", "unlabelled")}
+        counts = {name: getattr(sums, name) for name in ("kl_skipped", "truncated", "unlabelled")}
         tied = {"tied_share": sums.tied / sums.kl_steps if sums.kl_steps else None}
-        self.trackers.write(progress.step, {"epoch": progress.epoch} | train | val | counts | tied)
+        self.trackers.write(
+            progress.step, {"epoch": progress.epoch} | train | val | counts | tied | self._counts_so_far()
+        )
         if accuracy > progress.best:
             progress.best, progress.best_epoch = accuracy, progress.epoch
             if learner.ranks.first:
@@ -212,11 +218,11 @@ class Trainer:
         self.save()
 
     def measure(self, trips: Trips, targets: Targets | None = None) -> Sums:
-        """All figures over whole trips of all ranks, without a step."""
-        learner, device = self.learner, self.maker.device
+        """All figures over whole trips of all ranks, without a step; the clock of the steps stands still."""
+        learner, maker, device = self.learner, replace(self.maker, clock=Clock()), self.maker.device
         learner.student.eval()
         batches = learner.ranks.share(list(in_order(len(trips), 4 * self.config.optimizer_config.batch_size)))
-        examples = (self.maker.make(trips, chosen, targets=targets) for chosen in batches)
+        examples = (maker.make(trips, chosen, targets=targets) for chosen in batches)
         total = measure(learner.student, examples, learner.objective)
         learner.student.train()
         values = torch.tensor([getattr(total, f.name) for f in fields(Sums)], dtype=torch.float64, device=device)
@@ -226,9 +232,12 @@ class Trainer:
         if self.learner.ranks.first:
             tqdm.write(line)
 
-    def _bar(self, title: str, total: int, done: int) -> tqdm:  # type: ignore[type-arg]
-        hidden = None if self.learner.ranks.first else True
-        return tqdm(desc=title, total=total, initial=done, unit=" steps", disable=hidden, leave=False)
+    def _line(self) -> ProgressLine:
+        progress, waited = self.progress, self.learner.clock.seconds[TEACHER]
+        title = f"epoch {progress.epoch + 1}/{self.config.optimizer_config.max_epoch}"
+        return ProgressLine(
+            title, self.steps_per_epoch, progress.epoch_step, self.trips_done, waited, self.learner.ranks.first
+        )
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

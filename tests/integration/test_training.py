@@ -37,7 +37,7 @@ def test_a_run_leaves_what_it_promises(line: Line, taught_run: Path, served: Run
     assert summary["steps_skipped"] == 0
     assert summary["teacher"]["digest"] == served.digest
     assert summary["data_fingerprint"] == line.city.meta.fingerprint
-    assert summary["seconds"]["distill_kl_(teacher)"] > 0
+    assert summary["teacher_calls"]["calls"] >= summary["optimiser_steps"]
     lines = [json.loads(text) for text in (taught_run / "metrics.jsonl").read_text().splitlines()]
     logged = {name for values in lines for name in values}
     research = {"loss_next_step", "loss_time_pred", "loss", "loss_kl", "lr", "epoch", "val/next_step_acc"}
@@ -97,7 +97,7 @@ def test_a_dead_teacher_ends_training_with_a_checkpoint(line: Line, taught_run: 
     address = f"grpc://{server.grpc}"
     trainer = begin(line, out, "--teacher", address, "--set", "distill.on_teacher_loss=fail", *epochs(2))
     try:
-        wait_for_step(out, 1, trainer)
+        wait_for_step(out, 3, trainer)
         server.process.kill()
         server.process.wait()
         _, errors = trainer.communicate(timeout=60)
@@ -107,7 +107,7 @@ def test_a_dead_teacher_ends_training_with_a_checkpoint(line: Line, taught_run: 
         server.process.communicate()
     assert trainer.returncode == 3
     assert f"no teacher answers at {server.grpc}" in errors
-    assert "--resume" in errors
+    assert "--resume continues" in errors
     assert "Traceback" not in errors
     with serve(line.teacher) as fresh:
         train(line, out, "--teacher", f"grpc://{fresh.grpc}", "--resume", *epochs(2))

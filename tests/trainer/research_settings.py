@@ -112,6 +112,5 @@ NO_EFFECT = [
     "dataloader.prefetch_factor",
     "dataloader.persistent_workers",
     "dataloader.timeout",
-    "wandb",
     "optuna",
 ]

@@ -16,19 +16,19 @@ ORIGIN = Origin({"distill": {"lambda": 0.1, "window": "full"}, "seed": 1}, "f" *
 
 def test_create_and_read_back(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "a" / "run")
-    folder.create(ORIGIN, {"version": "1"})
+    folder.create(ORIGIN, ORIGIN.config, {"version": "1"})
     assert folder.origin() == ORIGIN
     assert json.loads((folder.root / "origin.json").read_text())["version"] == "1"
     assert folder.last.parent.is_dir()
     with pytest.raises(BadInput, match="is not empty; continue this run with --resume or name another --out"):
-        folder.create(ORIGIN, {})
+        folder.create(ORIGIN, {}, {})
 
 
 def test_an_empty_folder_will_do_and_a_file_will_not(tmp_path: Path) -> None:
-    RunFolder(tmp_path).create(ORIGIN, {})
+    RunFolder(tmp_path).create(ORIGIN, {}, {})
     for bad in (tmp_path / "origin.json", tmp_path / "origin.json" / "run"):
         with pytest.raises(BadInput) as caught:
-            RunFolder(bad).create(ORIGIN, {})
+            RunFolder(bad).create(ORIGIN, {}, {})
         assert str(caught.value).startswith(f"{bad}: ")
 
 

@@ -8,31 +8,33 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from rich.console import Console
 
 from trainer import __version__
-from trainer.assemble import build_student, load_trained, pick_device
+from trainer.assemble import build_student, pick_device
 from trainer.clock import Clock
 from trainer.compiled import compile_student
 from trainer.config import Config, without_effect
 from trainer.config_file import load_config
-from trainer.data.batches import truncated
 from trainer.data.city import City
 from trainer.data.features import Network
 from trainer.data.prepare import Prepared, prepare
-from trainer.errors import BadInput, TeacherUnavailable
+from trainer.errors import BadInput
 from trainer.examples import ExampleMaker
-from trainer.files import digest_of, write_json
+from trainer.files import write_json
 from trainer.guide import Guide, find_guide, teacher_address
 from trainer.learner import Learner
 from trainer.precision import precision_for
+from trainer.profile import profile_table
 from trainer.ranks import Ranks, joined
 from trainer.run_folder import Origin, RunFolder
 from trainer.schedule import make_optimizer
 from trainer.signals import StopFlag
 from trainer.step import Objective
 from trainer.student.checkpoint import StudentCard
-from trainer.teacher.label import default_labels
-from trainer.tracking import MetricsLog, Trackers
+from trainer.summary import summarise
+from trainer.trackers import check_trackers, open_trackers
+from trainer.tracking import Trackers
 from trainer.train import Trainer, set_numerics
 
 RANK_PATIENCE_S = 3600.0  # a rank may be silent while it waits for a teacher
@@ -42,7 +44,7 @@ def make_trainer(
     config: Config, city: City, folder: RunFolder, guide: Guide, device: torch.device, ranks: Ranks
 ) -> Trainer:
     """Puts a run together; fresh weights come from the seed."""
-    meta, clock, distill = city.meta, Clock(), config.distill
+    meta, clock, distill = city.meta, Clock.of(device), config.distill
     plain = config.plain()
     student = build_student(config, city).to(device)
     if (obstacle := compile_student(student, config.training)) and ranks.first:
@@ -74,43 +76,10 @@ def make_trainer(
             ranks,
             precision_for(config.training.amp, device),
         ),
-        targets=guide.targets_of("train"),
+        targets=guide.targets,
         card=lambda step: StudentCard(plain, meta.fingerprint, guide.digest, meta.log1p_mean, meta.log1p_std, step),
         trackers=Trackers(),
     )
-
-
-def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
-    """The best student on the test trips, and what it cost."""
-    best, _, _ = load_trained(trainer.folder.best, trainer.city)
-    learner = trainer.learner
-    learner.student.load_state_dict(best.state_dict())
-    with learner.clock("test"):
-        sums = trainer.measure(trainer.city.trips["test"], guide.targets_of("test"))
-    means = sums.means(learner.objective)
-    figures = ("next_step_accuracy", "choice_accuracy", "mape_log1p", "mape_seconds", "loss_next_step")
-    limit = trainer.config.trajectory_encoder_config.max_len
-    return {
-        **{name: means[name] for name in figures},
-        "kl": means["loss_kl"],
-        "steps_scored": sums.kl_steps,
-        "steps_skipped": sums.kl_skipped,
-        "tied_share": sums.tied / sums.kl_steps if guide.teacher and sums.kl_steps else None,
-        "truncated_histories": sums.truncated,
-        "truncated_trips": {split: truncated(trips, limit) for split, trips in trainer.city.trips.items()},
-        "test_steps": sums.steps,
-        "choice_steps": sums.choices,
-        "best_epoch": trainer.progress.best_epoch,
-        "optimiser_steps": trainer.progress.step,
-        "bad_steps": trainer.progress.bad_steps,
-        "model_digest": digest_of(trainer.folder.best),
-        "data_fingerprint": trainer.city.meta.fingerprint,
-        "teacher": guide.about,
-        "labels_kept": {split: stored.share for split, stored in guide.stored.items()},
-        "seconds": {part: round(s, 3) for part, s in learner.clock.seconds.items()},
-        "torch": torch.__version__,
-        "version": __version__,
-    }
 
 
 def train_command(
@@ -132,10 +101,6 @@ def train_command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, as it was begun.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Where prepared data is kept.")] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Where the teacher's answers are kept for later runs (default: beside the cache)."),
-    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and count bad trips instead of stopping.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the student.")] = None,
@@ -160,10 +125,9 @@ def train_command(
     with joined(where, RANK_PATIENCE_S) as ranks:
         if ranks.first:
             _check_start(settings, folder, resume)
-        prepared = prepare_together(ranks, source, cache, skip_bad)
-        city, root = prepared.city, labels or default_labels(prepared.folder)
+        city = prepare_together(ranks, source, cache, skip_bad).city
         set_numerics(settings, cpu_threads)
-        guide = find_guide(address, settings, city, root if settings.distill.keep_labels else None)
+        guide = find_guide(address, settings, city)
         try:
             _run(make_trainer(settings, city, folder, guide, where, ranks), guide, about, resume)
         finally:
@@ -171,6 +135,7 @@ def train_command(
 
 
 def _check_start(settings: Config, folder: RunFolder, resume: bool) -> None:
+    check_trackers(settings)
     if resume:
         return
     folder.check_new()
@@ -189,9 +154,8 @@ def prepare_together(ranks: Ranks, source: Path, cache: Path | None, skip_bad: b
 def _run(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) -> None:
     folder, ranks = trainer.folder, trainer.learner.ranks
     _begin(trainer, guide, about, resume)
-    progress = trainer.progress
     if ranks.first:
-        trainer.trackers = Trackers([MetricsLog(folder.root / "metrics.jsonl", progress.step, progress.epoch)])
+        trainer.trackers = open_trackers(trainer.config, folder, trainer.progress)
     with StopFlag() as stop:
         trainer.should_stop = stop
         try:
@@ -203,11 +167,7 @@ def _run(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) ->
             print(f"trainer: stopped at step {trainer.progress.step} and saved; --resume continues", file=sys.stderr)
         raise typer.Exit(128 + (stop.signal or 0))
     ranks.wait()  # for the best student's file
-    try:
-        summary = summarise(trainer, guide)
-    except TeacherUnavailable as error:
-        error.args = (f"{error}; the run is trained, --resume tests it",)
-        raise
+    summary = summarise(trainer, guide)
     if ranks.first:
         write_json(folder.summary, summary)
         _show(folder, summary)
@@ -223,7 +183,7 @@ def _begin(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) 
         trainer.resume()
     elif ranks.first:
         versions = {"version": __version__, "torch": torch.__version__}
-        folder.create(origin, about | versions | {"teacher_about": guide.about})
+        folder.create(origin, _kept(trainer.config), about | versions | {"teacher_about": guide.about})
     ranks.wait()
 
 
@@ -233,12 +193,19 @@ def _show(folder: RunFolder, summary: dict[str, Any]) -> None:
         f"{summary['choice_accuracy'] or 0:.4f}, time MAPE {summary['mape_log1p']:.4f} (log1p s)"
         + (f", KL {summary['kl']:.4f}" if summary["kl"] is not None else "")
     )
+    Console().print(profile_table(summary["profile"]))
+
+
+def _kept(config: Config) -> dict[str, Any]:
+    """The settings that a resumed run starts from; where its data lies is known apart."""
+    return {name: value for name, value in config.plain().items() if name != "data_dir"}
 
 
 def _lasting(config: Config) -> dict[str, Any]:
-    """The settings that make a run what it is: where data lies and how the teacher is reached may change."""
-    plain = config.plain()
-    plain.pop("data_dir")
+    """The settings that make a run what it is; how the teacher is reached and who keeps the figures may change."""
+    plain = _kept(config)
+    for name in ("wandb", "tensorboard"):
+        plain.pop(name)
     for name in ("teacher", "deadline_s", "prefetch", "on_teacher_loss", "wait_limit_s"):
         plain["distill"].pop(name)
     for name in ("max_bad_steps", "checkpoint_every_s"):
