@@ -65,6 +65,7 @@ class Batcher:
         self.on_stuck: Callable[[bool], None] = lambda stuck: None  # for the service; called in the event loop
         self.token_budget = packer.token_budget
         self.stuck = False
+        self.queue_tokens = queue_tokens  # that may wait
         self._line = WaitingLine(queue_tokens)
         self._unanswered: set[Ticket] = set()  # waiting or in a batch
         self._tokens_per_s = 0.0  # of late

@@ -29,6 +29,12 @@ class DeviceMemory:
             }
         return {"resident": _resident()}
 
+    def total(self) -> int:
+        """What the device has, whoever uses it."""
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[1]
+        return os.sysconf("SC_PHYS_PAGES") * PAGE
+
     def as_triton(self) -> Iterator[tuple[str, dict[str, str], int]]:
         """(name, labels, bytes) as a Triton server tells them; a GPU's memory holds other processes' too."""
         total = os.sysconf("SC_PHYS_PAGES") * PAGE

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from teacher_server import __version__
 from teacher_server.device_memory import DeviceMemory
 from teacher_server.errors import REQUEST_ERRORS
-from teacher_server.metrics import Distribution, Metrics
+from teacher_server.metrics import Distribution, Metrics, shares
 from teacher_server.oip_service import VERSION, InferenceModel
 from teacher_server.reports import CANCELLED, OK, State
 from teacher_server.service import Service
@@ -154,11 +154,6 @@ class _TritonCollector(Collector):
         for reason, count in by_reason.items():
             family.add_sample(family.name, {**self._labels, "reason": reason}, count)
         return family
-
-
-def shares(row_tokens: int, tokens: int, padded: int) -> tuple[float, float]:
-    """(padding among the computed tokens, tokens of rows that another row's computation answered), 0..1."""
-    return (1 - tokens / padded if padded else 0.0), (1 - tokens / row_tokens if row_tokens else 0.0)
 
 
 def identity(service: Service) -> dict[str, str]:

@@ -17,7 +17,7 @@ Reading = AbstractContextManager[None]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEALTH_PAGES = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
-METRICS_PAGES = frozenset({"/", "/metrics", "/status.json"})
+METRICS_PAGES = frozenset({"/", "/metrics", "/status.css", "/status.js", "/status.json"})
 PEER_VERIFIED = "peer_verified"  # in the request's state: the client showed a certificate that the client CA signed
 
 

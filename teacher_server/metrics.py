@@ -104,3 +104,8 @@ class Metrics:
     @property
     def failures(self) -> int:
         return self.outcomes.total() - self.outcomes[OK]
+
+
+def shares(row_tokens: int, tokens: int, padded: int) -> tuple[float, float]:
+    """(padding among the computed tokens, tokens of rows that another row's computation answered), 0..1."""
+    return (1 - tokens / padded if padded else 0.0), (1 - tokens / row_tokens if row_tokens else 0.0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from teacher_server.reports import OK, BatchReport, RequestReport
 
@@ -20,7 +21,7 @@ STEP = 1.05
 BOUNDS = tuple(1e-4 * STEP**n for n in range(284))
 
 
-@dataclass
+@dataclass(eq=False)
 class Second:
     """What ended within one second."""
 
@@ -28,13 +29,15 @@ class Second:
     requests: int = 0  # answered
     failed: int = 0
     positions: int = 0
+    queue_s: float = 0.0  # that the answered requests waited, together
+    compute_s: float = 0.0
     batches: int = 0
     batch_requests: int = 0
     row_tokens: int = 0
     tokens: int = 0
     padded: int = 0
     busy: float = 0.0  # seconds that the device computed
-    latencies: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+    latencies: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(BOUNDS) + 1, np.int64))
 
 
 class Recent:
@@ -51,6 +54,8 @@ class Recent:
             return
         second.requests += 1
         second.positions += report.positions
+        second.queue_s += report.queue_s
+        second.compute_s += report.compute_s
         second.latencies[bisect_left(BOUNDS, report.total_s)] += 1
 
     def batch(self, report: BatchReport) -> None:
@@ -75,11 +80,30 @@ class Recent:
         return self._seconds[-1]
 
 
-def quantiles(seconds: Iterable[Second], shares: Iterable[float]) -> list[float | None]:
+def quantiles(seconds: Sequence[Second], shares: Sequence[float]) -> list[float | None]:
     """Latency, in seconds, below which each share of the answered requests lies; None where there were none."""
-    counts = np.sum([second.latencies for second in seconds], axis=0)
-    ranks = np.cumsum(counts)
-    if not counts.any():
-        return [None for _ in shares]
-    places = [int(np.searchsorted(ranks, share * ranks[-1])) for share in shares]
-    return [BOUNDS[min(place, len(BOUNDS) - 1)] / STEP**0.5 for place in places]
+    return _quantiles(np.sum([second.latencies for second in seconds], axis=0, keepdims=True), shares)[0]
+
+
+def quantiles_by_second(seconds: Sequence[Second], shares: Sequence[float]) -> list[list[float | None]]:
+    """The same of each second by itself: one list a second."""
+    return _quantiles(np.stack([second.latencies for second in seconds]), shares)
+
+
+def busy_by_second(seconds: Sequence[Second]) -> list[float]:
+    """Share of each second that the device computed: a batch counts in the seconds before its end, however long."""
+    shares, ahead = [], 0.0
+    for second in reversed(seconds):
+        ahead += second.busy
+        shares.append(min(ahead, 1.0))
+        ahead -= shares[-1]
+    return shares[::-1]
+
+
+def _quantiles(counts: NDArray[np.int64], shares: Sequence[float]) -> list[list[float | None]]:
+    """Of each row of counts [rows, len(BOUNDS) + 1] all quantiles."""
+    ranks = counts.cumsum(axis=1)
+    totals = ranks[:, -1:]
+    places = (ranks[:, None, :] < (totals * np.array(shares))[:, :, None]).sum(axis=2)
+    values = np.array(BOUNDS)[np.minimum(places, len(BOUNDS) - 1)] / STEP**0.5
+    return [row if total else [None] * len(shares) for row, total in zip(values.tolist(), totals[:, 0], strict=True)]

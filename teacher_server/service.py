@@ -62,6 +62,11 @@ class Service:
         """Row tokens that wait."""
         return self._batcher.queued_tokens
 
+    @property
+    def queue_tokens(self) -> int:
+        """Row tokens that may wait."""
+        return self._batcher.queue_tokens
+
     async def warm_up(self) -> None:
         """Answer one request of one's own by the path that all requests take, then be ready."""
         self._batcher.start()

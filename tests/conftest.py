@@ -29,6 +29,12 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_spec() -> Path:
+    """The folder of what the project's formats are."""
+    return _shared("spec")
+
+
+@pytest.fixture(scope="session")
 def core_data() -> Path:
     """Real trips: the core of San Francisco, in HOSER format."""
     return _shared("data/san_francisco_core")

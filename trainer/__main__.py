@@ -8,6 +8,7 @@ import typer
 
 from trainer.commands.data import prepare_command, tokens_command
 from trainer.commands.evaluate import evaluate_command
+from trainer.commands.foreign import export_command, import_command
 from trainer.commands.generate import generate_command
 from trainer.commands.label import label_command
 from trainer.commands.train import train_command
@@ -29,6 +30,8 @@ app.command("label")(label_command)
 app.command("train")(train_command)
 app.command("generate")(generate_command)
 app.command("evaluate")(evaluate_command)
+app.command("import")(import_command)
+app.command("export")(export_command)
 app.command("demo")(demo_command)
 
 

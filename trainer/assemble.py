@@ -14,7 +14,7 @@ from trainer.config_file import config_from
 from trainer.data.city import City
 from trainer.errors import BadInput
 from trainer.student.buffers import network_buffers
-from trainer.student.checkpoint import StudentCard, clean_state, load_student, verify_buffers
+from trainer.student.checkpoint import StudentCard, check_fit, clean_state, load_student, verify_buffers
 from trainer.student.hoser import HOSER, HoserConfig
 from trainer.student.road_network import EncoderSizes
 
@@ -72,10 +72,8 @@ def restore(state: dict[str, Tensor], config: Config, city: City, where: str) ->
     state, older_time = clean_state(state)
     verify_buffers(state, network_buffers(city), where)
     student = build_student(config, city, older_time)
-    try:
-        student.load_state_dict(state)
-    except RuntimeError as error:
-        raise BadInput(f"{where}: does not fit the configuration: {' '.join(str(error).split())}") from None
+    check_fit(state, student.state_dict(), where)
+    student.load_state_dict(state)
     return student
 
 

@@ -104,6 +104,7 @@ class Distill(Section):
     prefetch: Annotated[int, Field(ge=0, le=64)] = 2  # steps that the teacher is asked ahead
     on_teacher_loss: Literal["wait", "skip-kl", "fail"] = "wait"  # when no endpoint answers
     wait_limit_s: PositiveFloat = 1800.0  # of `wait`; then the run is saved and ends
+    keep_labels: bool = True  # in a store that later epochs and runs read; see --labels
     teacher_digest: str | None = None  # the only teacher that will do
     grid_size: PositiveFloat | None = None  # degrees; only checked against the teacher's
     downsample: Positive | None = None  # only checked against the teacher's

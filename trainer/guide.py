@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from trainer.config import Config
@@ -11,11 +13,14 @@ from trainer.data.city import City
 from trainer.errors import BadInput, TeacherMismatch
 from trainer.grid import TokenMap, map_roads
 from trainer.teacher.address import NONE, UNIFORM, check_address, connect
+from trainer.teacher.label import Subject
 from trainer.teacher.pool import Patience, Pool
 from trainer.teacher.protocol import Description, Teacher
+from trainer.teacher.stored import StoredTargets
 from trainer.teacher.targets import Targets, TeacherTargets, UniformTargets
 
 GRID_TOLERANCE = 1e-9  # degrees
+LABELLED = ("train", "test")  # splits that a run asks a teacher about
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,14 @@ class Guide:
     """Who teaches: nobody (`targets` None), the uniform distribution, or a served teacher."""
 
     name: str  # "none", "uniform" or the teacher's digest
-    targets: Targets | None
+    targets: Targets | None  # asked live
     teacher: Pool | None
     about: dict[str, Any]
+    stored: Mapping[str, StoredTargets] = field(default_factory=dict)  # by split, where answers are kept
+
+    def targets_of(self, split: str) -> Targets | None:
+        """From the split's label store where there is one, which fills on the way."""
+        return self.stored.get(split, self.targets)
 
     @property
     def digest(self) -> str | None:
@@ -56,18 +66,24 @@ def teacher_address(flag: str | None, config: Config) -> str:
     return address
 
 
-def find_guide(address: str, config: Config, city: City) -> Guide:
-    """Connects to the teacher and checks that it fits. Raises TeacherMismatch or TeacherUnavailable."""
+def find_guide(address: str, config: Config, city: City, labels: Path | None = None) -> Guide:
+    """Connects to the teacher and checks that it fits; keeps its answers in the folder `labels`, if given.
+
+    Raises TeacherMismatch, TeacherUnavailable, CannotWrite or BadInput.
+    """
     if address == NONE:
         return Guide(NONE, None, None, {"kind": NONE})
     distill = config.distill
     patience = Patience(distill.deadline_s, distill.on_teacher_loss, distill.wait_limit_s)
     teacher = connect(address, patience)
     if teacher is None:
-        return Guide(UNIFORM, make_targets(config, None, None), None, {"kind": UNIFORM})
+        return Guide(UNIFORM, UniformTargets(distill.positions), None, {"kind": UNIFORM})
     try:
         found = teacher.description
         tokens = token_map(found, config, city)
+        window = 0 if distill.window == "full" else distill.window
+        live = TeacherTargets(teacher, tokens.road_to_token, window=window, positions=distill.positions)
+        stored = _stored(labels, config, city, teacher, tokens, window) if labels else {}
     except BaseException:
         teacher.close()
         raise
@@ -79,7 +95,26 @@ def find_guide(address: str, config: Config, city: City) -> Guide:
         "compute_type": found.compute_type,
         "clamped_roads": tokens.clamped,
     }
-    return Guide(found.digest, make_targets(config, teacher, tokens), teacher, about)
+    return Guide(found.digest, live, teacher, about, stored)
+
+
+def _stored(
+    labels: Path, config: Config, city: City, teacher: Teacher, tokens: TokenMap, window: int
+) -> dict[str, StoredTargets]:
+    """Stores of the splits that the KL is measured on; what they lack is asked for all positions and kept."""
+    max_len, described = config.trajectory_encoder_config.max_len, teacher.description
+    room = described.block_size - 1
+    ask = TeacherTargets(teacher, tokens.road_to_token, window=window)
+    return {
+        split: StoredTargets(
+            Subject(city, split, max_len, window, described).open_store(labels),
+            ask,
+            tokens.road_to_token,
+            longest_history=None if 0 < window <= room else room,
+            positions=config.distill.positions,
+        )
+        for split in LABELLED
+    }
 
 
 def token_map(description: Description, config: Config, city: City) -> TokenMap:
@@ -102,16 +137,3 @@ def token_map(description: Description, config: Config, city: City) -> TokenMap:
             f"distill.window is {window}, but the teacher's block holds {description.block_size - 1} tokens and SOT"
         )
     return map_roads(grid, city.road_map.centres)
-
-
-def make_targets(config: Config, teacher: Teacher | None, tokens: TokenMap | None) -> Targets:
-    """What the KL pulls towards: the teacher, or the uniform distribution where there is none."""
-    distill = config.distill
-    if teacher is None or tokens is None:
-        return UniformTargets(distill.positions)
-    return TeacherTargets(
-        teacher,
-        tokens.road_to_token,
-        window=0 if distill.window == "full" else distill.window,
-        positions=distill.positions,
-    )

@@ -22,7 +22,7 @@ def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
     learner = trainer.learner
     learner.student.load_state_dict(best.state_dict())
     with learner.clock("test"):
-        sums = trainer.measure(trainer.city.trips["test"], guide.targets)
+        sums = trainer.measure(trainer.city.trips["test"], guide.targets_of("test"))
     means = sums.means(learner.objective)
     figures = ("next_step_accuracy", "choice_accuracy", "mape_log1p", "mape_seconds", "loss_next_step")
     limit = trainer.config.trajectory_encoder_config.max_len
@@ -43,6 +43,7 @@ def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
         "model_digest": digest_of(trainer.folder.best),
         "data_fingerprint": trainer.city.meta.fingerprint,
         "teacher": guide.about,
+        "labels_kept": {split: stored.share for split, stored in guide.stored.items()},
         "teacher_calls": asdict(guide.teacher.stats()) if guide.teacher else None,
         "profile": profile_of(learner.clock.seconds, trainer.trips_done),
         "seconds": {part: round(s, 3) for part, s in learner.clock.seconds.items()},

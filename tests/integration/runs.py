@@ -17,6 +17,8 @@ FAST = ("--set", "optimizer_config.batch_size=16", "--set", "profiling.log_inter
 
 def command(line: Line, out: Path, *flags: str) -> list[str]:
     where = ("--data", str(line.data), "--cache", str(line.cache), "--out", str(out))
+    if "--labels" not in flags:  # of its own, so that every run has a teacher to ask
+        flags = ("--labels", f"{out}.labels", *flags)
     return [sys.executable, "-m", "trainer", "train", *where, *FAST, *flags]
 
 

@@ -48,7 +48,14 @@ def test_twenty_kills_at_random_moments_change_nothing(line: Line, tmp_path: Pat
 def test_a_run_goes_on_without_the_kl_when_told_so(line: Line, tmp_path: Path) -> None:
     out = tmp_path / "run"
     server = wait_until_ready(start(line.teacher))
-    policy = ("--set", "distill.on_teacher_loss=skip-kl", "--set", "distill.deadline_s=5")
+    policy = (
+        "--set",
+        "distill.on_teacher_loss=skip-kl",
+        "--set",
+        "distill.deadline_s=5",
+        "--set",
+        "distill.keep_labels=false",
+    )
     trainer = begin(line, out, "--teacher", f"grpc://{server.grpc}", *policy, *epochs(3))
     try:
         wait_for_step(out, 2, trainer)

@@ -97,7 +97,7 @@ def test_a_dead_teacher_ends_training_with_a_checkpoint(line: Line, taught_run: 
     address = f"grpc://{server.grpc}"
     trainer = begin(line, out, "--teacher", address, "--set", "distill.on_teacher_loss=fail", *epochs(2))
     try:
-        wait_for_step(out, 3, trainer)
+        wait_for_step(out, 1, trainer)
         server.process.kill()
         server.process.wait()
         _, errors = trainer.communicate(timeout=60)
@@ -107,7 +107,7 @@ def test_a_dead_teacher_ends_training_with_a_checkpoint(line: Line, taught_run: 
         server.process.communicate()
     assert trainer.returncode == 3
     assert f"no teacher answers at {server.grpc}" in errors
-    assert "--resume continues" in errors
+    assert "--resume" in errors
     assert "Traceback" not in errors
     with serve(line.teacher) as fresh:
         train(line, out, "--teacher", f"grpc://{fresh.grpc}", "--resume", *epochs(2))

@@ -21,7 +21,6 @@ from teacher_server.batcher import Batcher
 from teacher_server.description import TeacherDescription
 from teacher_server.device_memory import DeviceMemory
 from teacher_server.errors import InvalidRequest, TooLarge, WrongTeacher
-from teacher_server.exposition import Exposition, shares
 from teacher_server.http_api import HttpDoor
 from teacher_server.metrics import Metrics
 from teacher_server.monitor_api import monitor_router
@@ -46,7 +45,7 @@ def model() -> InferenceModel:
 def run(body: Callable[[InferenceModel, httpx.AsyncClient], Awaitable[None]]) -> None:
     async def whole() -> None:
         served = model()
-        door = HttpDoor(served, [monitor_router(Exposition(served, DeviceMemory(torch.device("cpu"))))])
+        door = HttpDoor(served, [monitor_router(served, DeviceMemory(torch.device("cpu")))])
         address = await door.start(TcpAddress("127.0.0.1", 0))
         try:
             async with httpx.AsyncClient(base_url=f"http://{address}") as client:
@@ -154,11 +153,6 @@ def test_the_document_names_every_metric() -> None:
         assert {name for name in ours if f"`{name}" not in text} == set()
 
     run(body)
-
-
-def test_shares_of_nothing_are_none() -> None:
-    assert shares(0, 0, 0) == (0.0, 0.0)
-    assert shares(row_tokens=100, tokens=60, padded=80) == (0.25, 0.4)
 
 
 def test_a_gpu_tells_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from teacher_server.metrics import Distribution, Duration, Metrics
+from teacher_server.metrics import Distribution, Duration, Metrics, shares
 from teacher_server.oip_statistics import statistics_of
-from teacher_server.recent import WINDOW, Recent, quantiles
+from teacher_server.recent import WINDOW, Recent, Second, busy_by_second, quantiles, quantiles_by_second
 from teacher_server.reports import CANCELLED, OK, BatchReport, RequestReport, State
 
 BATCH = BatchReport(requests=3, rows=4, positions=5, row_tokens=40, tokens=30, padded=60, seconds=0.02)
@@ -109,6 +109,30 @@ def test_quantiles_are_right_to_a_few_per_cent() -> None:
     clock.now += 1
     found = quantiles(recent.series(), [0.5, 0.95, 0.99])
     assert found == pytest.approx([0.5, 0.95, 0.99], rel=0.026)
+
+
+def test_shares_of_nothing_are_none() -> None:
+    assert shares(0, 0, 0) == (0.0, 0.0)
+    assert shares(row_tokens=100, tokens=60, padded=80) == (0.25, 0.4)
+
+
+def test_quantiles_of_each_second_are_its_own() -> None:
+    clock = Clock()
+    recent = Recent(clock)
+    for latencies in ((0.1, 0.2), (), (0.4,)):
+        for latency in latencies:
+            recent.request(answered(latency))
+        clock.now += 1
+    found = quantiles_by_second(recent.series()[-3:], [0.5, 1.0])
+    assert found[0] == pytest.approx([0.1, 0.2], rel=0.026)
+    assert found[1] == [None, None]
+    assert found[2] == pytest.approx([0.4, 0.4], rel=0.026)
+
+
+def test_a_long_batch_kept_the_device_busy_before_its_end() -> None:
+    busy = [0.25, 0.0, 0.0, 2.5, 0.0, 0.5]
+    seconds = [Second(at, busy=share) for at, share in enumerate(busy)]
+    assert busy_by_second(seconds) == [0.25, 0.5, 1.0, 1.0, 0.0, 0.5]
 
 
 def test_quantiles_of_nothing_are_nothing() -> None:

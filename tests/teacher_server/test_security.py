@@ -18,6 +18,7 @@ from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc
 from teacher_server.addresses import TcpAddress, UnixAddress
 from teacher_server.errors import BadSettings, Unauthenticated
+from teacher_server.http_guard import METRICS_PAGES
 from teacher_server.limits import Limits
 from teacher_server.security import Access, BearerTokens, access_of
 from teacher_server.settings import Security, TlsFiles
@@ -185,7 +186,10 @@ def ask_http(teacher: RunningTeacher, metadata: Metadata) -> bool:
 
 
 def ask_metrics(teacher: RunningTeacher, metadata: Metadata) -> bool:
-    return _answered(teacher, "/metrics", metadata)
+    """Metrics and the status page: all of their parts are open, or none."""
+    answered = {_answered(teacher, page, metadata) for page in METRICS_PAGES}
+    assert len(answered) == 1
+    return answered.pop()
 
 
 def _answered(teacher: RunningTeacher, page: str, metadata: Metadata) -> bool:

@@ -43,14 +43,19 @@ def golden_features(network: Network, batch: Batch) -> tuple[Features, Labels]:
     return features, build_labels(features, batch.roads[:, 1:], batch.times[:, 1:] - batch.times[:, :-1])
 
 
-def load_golden(golden: Path, core_data: Path, scratch: Path) -> Golden:
-    data = scratch / "data"
+def golden_folder(golden: Path, core_data: Path, data: Path) -> Path:
+    """The data that the golden student's buffers were made from; the golden trips are the validation split."""
     data.mkdir()
     for name in ("roadmap.geo", "roadmap.rel", "train.csv", "test.csv"):
         shutil.copy(core_data / name, data / name)
     shutil.copy(golden / "trips.csv", data / "val.csv")
     for name in ("road_network_partition", "zone_trans_mat.npy"):
         shutil.copy(golden / name, data / name)
+    return data
+
+
+def load_golden(golden: Path, core_data: Path, scratch: Path) -> Golden:
+    data = golden_folder(golden, core_data, scratch / "data")
     city = prepare(data, scratch / "cache").city
     network = Network.of(city.road_map)
     batch = collate(city.trips["val"], np.arange(24), 1024)

@@ -19,7 +19,7 @@ from trainer.config_file import load_config
 from trainer.data.city import City
 from trainer.data.features import Network
 from trainer.data.prepare import Prepared, prepare
-from trainer.errors import BadInput
+from trainer.errors import BadInput, TeacherUnavailable
 from trainer.examples import ExampleMaker
 from trainer.files import write_json
 from trainer.guide import Guide, find_guide, teacher_address
@@ -33,6 +33,7 @@ from trainer.signals import StopFlag
 from trainer.step import Objective
 from trainer.student.checkpoint import StudentCard
 from trainer.summary import summarise
+from trainer.teacher.label import default_labels
 from trainer.trackers import check_trackers, open_trackers
 from trainer.tracking import Trackers
 from trainer.train import Trainer, set_numerics
@@ -76,7 +77,7 @@ def make_trainer(
             ranks,
             precision_for(config.training.amp, device),
         ),
-        targets=guide.targets,
+        targets=guide.targets_of("train"),
         card=lambda step: StudentCard(plain, meta.fingerprint, guide.digest, meta.log1p_mean, meta.log1p_std, step),
         trackers=Trackers(),
     )
@@ -101,6 +102,10 @@ def train_command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, as it was begun.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Where prepared data is kept.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Where the teacher's answers are kept for later runs (default: beside the cache)."),
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and count bad trips instead of stopping.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the student.")] = None,
@@ -125,9 +130,10 @@ def train_command(
     with joined(where, RANK_PATIENCE_S) as ranks:
         if ranks.first:
             _check_start(settings, folder, resume)
-        city = prepare_together(ranks, source, cache, skip_bad).city
+        prepared = prepare_together(ranks, source, cache, skip_bad)
+        city, root = prepared.city, labels or default_labels(prepared.folder)
         set_numerics(settings, cpu_threads)
-        guide = find_guide(address, settings, city)
+        guide = find_guide(address, settings, city, root if settings.distill.keep_labels else None)
         try:
             _run(make_trainer(settings, city, folder, guide, where, ranks), guide, about, resume)
         finally:
@@ -167,7 +173,11 @@ def _run(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) ->
             print(f"trainer: stopped at step {trainer.progress.step} and saved; --resume continues", file=sys.stderr)
         raise typer.Exit(128 + (stop.signal or 0))
     ranks.wait()  # for the best student's file
-    summary = summarise(trainer, guide)
+    try:
+        summary = summarise(trainer, guide)
+    except TeacherUnavailable as error:
+        error.args = (f"{error}; the run is trained, --resume tests it",)
+        raise
     if ranks.first:
         write_json(folder.summary, summary)
         _show(folder, summary)

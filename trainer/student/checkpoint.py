@@ -45,6 +45,20 @@ def clean_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
     return kept, "trajectory_encoder.temporal_encoder.time_emb.weight" in kept
 
 
+def check_fit(state: dict[str, Tensor], needed: dict[str, Tensor], where: str) -> None:
+    """Raises BadInput where names or shapes of a state dict are not the needed ones."""
+    for what, names in (("lacks", needed.keys() - state.keys()), ("has the unknown", state.keys() - needed.keys())):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise BadInput(f"{where}: {what} {', '.join(sorted(names)[:3])}{more}: does not fit the configuration")
+    for name, value in needed.items():
+        if state[name].shape != value.shape:
+            shapes = f"{list(state[name].shape)}, the configuration gives {list(value.shape)}"
+            raise BadInput(f"{where}: {name} has shape {shapes}")
+        if state[name].is_floating_point() != value.is_floating_point():
+            raise BadInput(f"{where}: {name} holds {state[name].dtype}, not {value.dtype}")
+
+
 def verify_buffers(state: dict[str, Tensor], buffers: dict[str, Tensor], where: str) -> None:
     """Raises BadInput when a checkpoint's feature buffers are not those of the data."""
     for name, expected in buffers.items():
@@ -52,9 +66,20 @@ def verify_buffers(state: dict[str, Tensor], buffers: dict[str, Tensor], where: 
         found = state.get(key)
         if found is None or found.shape != expected.shape:
             shape = "nothing" if found is None else list(found.shape)
-            raise BadInput(f"{where}: {key} has shape {shape}, the data gives {list(expected.shape)}: other data?")
+            hint = _hint(name)
+            raise BadInput(
+                f"{where}: {key} has shape {shape}, the data gives {list(expected.shape)}: other data?{hint}"
+            )
         if not torch.allclose(found.double(), expected.double(), atol=BUFFER_TOLERANCE, rtol=BUFFER_TOLERANCE):
-            raise BadInput(f"{where}: {key} differs from what the data gives: it was trained on other data")
+            raise BadInput(
+                f"{where}: {key} differs from what the data gives: it was trained on other data{_hint(name)}"
+            )
+
+
+def _hint(buffer: str) -> str:
+    """Zones are no property of the roads: a partition made elsewhere is another one."""
+    files = "road_network_partition and zone_trans_mat.npy"
+    return f" (put its own {files} into the data folder)" if "zone" in buffer else ""
 
 
 def save_student(file: Path, state: dict[str, Tensor], card: StudentCard) -> None:

@@ -38,6 +38,11 @@ class StoredTargets:
         self._road_to_token = torch.from_numpy(road_to_token.astype(np.int64))
         self._longest, self._positions = longest_history, positions
 
+    @property
+    def share(self) -> float:
+        """Of the split's trips, how many have labels."""
+        return self._store.share
+
     def of(self, trips: Ints, features: Features) -> Target:
         """The target of trips of the store's split.
 

@@ -1,0 +1,104 @@
+"""A run keeps the teacher's answers; whoever trains later reads them and gets the same student, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.line import Line
+from tests.integration.runs import assert_equal, begin, epochs, steps_logged, train, wait_for_step, weights
+from tests.serving import RunningTeacher
+
+
+def calls(served: RunningTeacher) -> int:
+    """Score requests that the server has answered."""
+    lines = httpx.get(f"{served.http}/metrics").text.splitlines()
+    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("nv_inference_request_success{")))
+
+
+@pytest.fixture(scope="module")
+def first(line: Line, served: RunningTeacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that fills the store which `labels_of` names."""
+    out = tmp_path_factory.mktemp("kept") / "run"
+    train(line, out, "--teacher", f"grpc://{served.grpc}", *epochs(2))
+    return out
+
+
+def labels_of(run: Path) -> tuple[str, str]:
+    return "--labels", f"{run}.labels"
+
+
+def test_the_first_run_fills_the_store(first: Path) -> None:
+    summary = json.loads((first / "summary.json").read_text())
+    assert summary["labels_kept"] == {"train": 1.0, "test": 1.0}
+
+
+def test_a_second_run_asks_nothing_and_equals_the_first(
+    line: Line, first: Path, served: RunningTeacher, tmp_path: Path
+) -> None:
+    """The run that filled the store trained on the rounded values that it kept."""
+    before = calls(served)
+    train(line, tmp_path / "run", "--teacher", f"grpc://{served.grpc}", *labels_of(first), *epochs(2))
+    assert calls(served) == before
+    assert_equal(first, tmp_path / "run")
+    figures = [json.loads((run / "summary.json").read_text()) for run in (first, tmp_path / "run")]
+    for name in ("kl", "steps_scored", "tied_share", "truncated_histories", "next_step_accuracy"):
+        assert figures[0][name] == figures[1][name], name
+
+
+def test_other_settings_read_the_same_labels(line: Line, first: Path, served: RunningTeacher, tmp_path: Path) -> None:
+    """Lambda, temperature, positions, shared cells, the filter and the seed change what is made of them."""
+    before = calls(served)
+    other = ("distill.lambda=0.5", "distill.temperature=3", "distill.shared_cells=split", "data.candidate_top_k=2")
+    flags = [word for setting in (*other, "distill.positions=last") for word in ("--set", setting)]
+    train(
+        line,
+        tmp_path / "run",
+        "--teacher",
+        f"grpc://{served.grpc}",
+        *labels_of(first),
+        *flags,
+        "--seed",
+        "3",
+        *epochs(1),
+    )
+    assert calls(served) == before
+    assert weights(first).keys() == weights(tmp_path / "run").keys()
+
+
+def test_another_window_has_labels_of_its_own(line: Line, first: Path, served: RunningTeacher, tmp_path: Path) -> None:
+    before = calls(served)
+    window = ("--set", "distill.window=2")
+    train(line, tmp_path / "run", "--teacher", f"grpc://{served.grpc}", *labels_of(first), *window, *epochs(1))
+    assert calls(served) > before
+
+
+def test_no_labels_are_kept_when_told_so(line: Line, served: RunningTeacher, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(line, out, "--teacher", f"grpc://{served.grpc}", "--set", "distill.keep_labels=false", *epochs(1))
+    assert not Path(f"{out}.labels").exists()
+
+
+@pytest.mark.slow
+def test_kills_change_nothing_with_a_complete_store(
+    line: Line, first: Path, served: RunningTeacher, tmp_path: Path
+) -> None:
+    out, chance = tmp_path / "run", random.Random(7)
+    flags = ("--teacher", f"grpc://{served.grpc}", *labels_of(first), "--set", "training.checkpoint_every_s=0")
+    for kill in range(6):
+        again = ("--resume",) if kill else ()
+        process = begin(line, out, *flags, *again, *epochs(2))
+        try:
+            wait_for_step(out, max(steps_logged(out), default=0) + 1, process)
+            time.sleep(chance.uniform(0, 0.2))
+            assert process.poll() is None
+        finally:
+            process.kill()
+            process.communicate()
+    train(line, out, *flags, "--resume", *epochs(2))
+    assert_equal(first, out)
