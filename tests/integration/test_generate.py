@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.integration.line import Line
-from trainer.data.trip_files import parse_time
+from trainer.data.trip_text import parse_time
 from trainer.generate.output import read_generated
 from trainer.generate.search import KINDS
 

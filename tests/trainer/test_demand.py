@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.datasets import trips_of
-from trainer.data.trip_files import parse_time
+from trainer.data.trip_text import parse_time
 from trainer.errors import BadInput, BadLine
 from trainer.generate.demand import draw_demand, read_demand
 

@@ -14,7 +14,7 @@ from tests.trainer.golden_data import Golden
 from trainer.assemble import restore
 from trainer.config import Config
 from trainer.data.features import IGNORED, step_mask
-from trainer.data.trip_files import format_times, parse_time
+from trainer.data.trip_text import format_times, parse_time
 from trainer.errors import BadInput
 from trainer.generate.search import Route, best_first
 from trainer.generate.walker import Path as Route_path

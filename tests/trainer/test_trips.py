@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.trainer.datasets import road_map_of, trips_of
 from trainer.data import trip_files
 from trainer.data.roadmap import RoadMap
-from trainer.data.trip_files import format_times, parse_time, read_trips
+from trainer.data.trip_files import read_trips
+from trainer.data.trip_text import format_times, parse_all_ids, parse_all_times, parse_ids, parse_time, parse_times
 from trainer.errors import BadInput, BadLine
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -130,6 +131,54 @@ def test_nothing_but_the_one_format_is_a_time(data: st.DataObject) -> None:
     if not text.isascii() or any(c in text for c in " _+"):
         expected = None  # Python is more lenient
     assert parse_time(text) == expected
+
+
+moments = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31))
+
+
+@settings(deadline=None, max_examples=200, database=None)
+@given(st.lists(st.lists(moments, min_size=1, max_size=4), min_size=1, max_size=4))
+def test_many_times_at_once_are_those_one_by_one(lists: list[list[datetime]]) -> None:
+    texts = [",".join(f"{moment.year:04}-{moment:%m-%dT%H:%M:%S}Z" for moment in moments) for moments in lists]
+    found = parse_all_times(texts)
+    assert found is not None
+    assert found[0].tolist() == [second for text in texts for second in parse_times(text)]  # type: ignore[union-attr]
+    assert found[1].tolist() == [len(moments) for moments in lists]
+
+
+@settings(deadline=None, max_examples=300, database=None)
+@given(st.lists(st.sampled_from((T0, T1, "2008-02-29T23:59:59Z")), min_size=2, max_size=5), st.data())
+def test_one_spoilt_time_spoils_the_lot(stamps: list[str], data: st.DataObject) -> None:
+    """What the bytes let through, the strict reader does, with the same numbers."""
+    characters = list(",".join(stamps))
+    place = data.draw(st.integers(0, len(characters) - 1))
+    characters[place] = data.draw(st.sampled_from("0123456789-+:TZ., _\u0662"))
+    texts = [T2, "".join(characters), T2]
+    found, strict = parse_all_times(texts), [parse_times(text) for text in texts]
+    if any(each is None for each in strict):
+        assert found is None
+    elif found is not None:
+        assert found[0].tolist() == np.concatenate(strict).tolist()  # type: ignore[arg-type]
+    else:
+        assert any(" " in text for text in texts)
+
+
+@settings(deadline=None, max_examples=300, database=None)
+@given(st.lists(st.text("0123456789,,[] -x\t", max_size=12), min_size=1, max_size=4))
+def test_many_id_lists_at_once_are_those_one_by_one(texts: list[str]) -> None:
+    found, strict = parse_all_ids(texts), [parse_ids(text) for text in texts]
+    if found is not None:
+        assert [len(each) for each in strict] == found[1].tolist()  # type: ignore[arg-type]
+        assert found[0].tolist() == np.concatenate(strict).tolist()  # type: ignore[arg-type]
+
+
+def test_plain_id_lists_are_taken_at_once() -> None:
+    found = parse_all_ids(["[1, 2, 30]", "4,5", " [6,7] ", "2147483647"])
+    assert found is not None
+    assert found[0].tolist() == [1, 2, 30, 4, 5, 6, 7, 2147483647]
+    assert found[1].tolist() == [3, 2, 2, 1]
+    for other in ("[1, -2]", "1,,2", "1 2", "1,", "", "[]", "99999999999999999999", "2147483648", "\u0661", "1.0"):
+        assert parse_all_ids(["1,2", other]) is None, other
 
 
 @settings(deadline=None, max_examples=60, database=None)

@@ -102,18 +102,19 @@ def csv_rows(
     csv.field_size_limit(sys.maxsize)  # a long trip is a long field
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            reader = csv.reader(stream)
+            header = next(reader, [])
+            missing = [name for name in columns if name not in header]
             if missing:
-                raise BadLine(file, 1, f"missing column(s) {', '.join(missing)}", ",".join(reader.fieldnames or ()))
-            for row in reader:
-                if all(row[name] is not None for name in columns):
+                raise BadLine(file, 1, f"missing column(s) {', '.join(missing)}", ",".join(header))
+            for values in filter(None, reader):  # csv.DictReader would skip empty lines as well, at half the speed
+                row = dict(zip(header, values, strict=False))
+                if all(name in row for name in columns):
                     yield reader.line_num, row
                     continue
-                found = ",".join(value for value in row.values() if value is not None)
                 if report is None:
-                    raise BadLine(file, reader.line_num, "too few fields", found)
-                report("too few fields", reader.line_num, found)
+                    raise BadLine(file, reader.line_num, "too few fields", ",".join(values))
+                report("too few fields", reader.line_num, ",".join(values))
     except UnicodeDecodeError:
         raise BadLine(file, *_first_undecodable(file)) from None
     except csv.Error as error:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from trainer.data.roadmap import RoadMap, csv_rows
+from trainer.data.trip_text import parse_all_ids, parse_all_times, parse_ids, parse_times
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput, BadLine
 
-CHUNK = 20_000  # trips read and checked at once: bounds memory
-ID_LIST = re.compile(r"[0-9,\s-]*", re.ASCII)  # `int` itself would also take `1_0`, `+10` and other scripts' digits
-STAMP = "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"
-STAMP_LIST = re.compile(f"{STAMP}(?:,{STAMP})*")
-STAMP_BYTES = np.dtype([("time", "S19"), ("zone_and_comma", "S2")])
-
-Bools = NDArray[np.bool_]
+CHUNK = 2000  # trips read and checked at once: bounds memory, and one bad trip slows down its chunk only
 
 
 @dataclass
@@ -76,12 +69,22 @@ def _join(parts: list[Trips]) -> Trips:
 
 
 def _parse(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> _Chunk:
-    roads: list[NDArray[np.int64]] = []
+    """All rows at once where they are plainly right, else one by one, to find what is wrong with which."""
+    found_ids = parse_all_ids([row["rid_list"] for _, row in rows])
+    found_times = parse_all_times([row["time_list"] for _, row in rows])
+    if found_ids and found_times and (found_ids[1] == found_times[1]).all() and (found_ids[1] >= 2).all():
+        lines = np.array([line for line, _ in rows], np.int64)
+        return _chunk(found_ids[0], found_times[0], found_ids[1], lines)
+    return _parse_one_by_one(rows, problems)
+
+
+def _parse_one_by_one(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> _Chunk:
+    roads: list[Ints] = []
     times: list[Ints] = []
     lines: list[int] = []
     for line, row in rows:
-        ids = _parse_ids(row["rid_list"])
-        stamps = _parse_times(row["time_list"])
+        ids = parse_ids(row["rid_list"])
+        stamps = parse_times(row["time_list"])
         if ids is None:
             problems.report("rid_list is not a list of road ids", line, row["rid_list"])
         elif stamps is None:
@@ -94,44 +97,16 @@ def _parse(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> _Chunk
             roads.append(ids)
             times.append(stamps)
             lines.append(line)
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in roads], dtype=np.int64)]).astype(np.int64)
-    # Ids stay 64 bits wide until they are known to be roads: a huge one must not wrap into a good one.
     all_roads = np.concatenate(roads) if roads else np.zeros(0, np.int64)
     all_times = np.concatenate(times) if times else np.zeros(0, np.int64)
-    return _Chunk(Trips(all_roads, all_times, offsets), np.asarray(lines, np.int64))  # type: ignore[arg-type]
+    counts = np.array([len(ids) for ids in roads], np.int64)
+    return _chunk(all_roads, all_times, counts, np.asarray(lines, np.int64))
 
 
-def _parse_ids(text: str) -> NDArray[np.int64] | None:
-    text = text.strip().removeprefix("[").removesuffix("]")
-    if not ID_LIST.fullmatch(text):
-        return None
-    try:
-        return np.array(text.split(","), dtype=np.int64)
-    except (ValueError, OverflowError):
-        return None
-
-
-def parse_time(text: str) -> int | None:
-    """Seconds since 1970 of one time as written, or None."""
-    times = _parse_times(text)
-    return int(times[0]) if times is not None and len(times) == 1 else None
-
-
-def format_times(seconds: Ints) -> list[str]:
-    """The inverse: YYYY-MM-DDTHH:MM:SSZ."""
-    return [f"{stamp}Z" for stamp in np.datetime_as_string(seconds.astype("datetime64[s]"))]
-
-
-def _parse_times(text: str) -> Ints | None:
-    """Strict, because a half-read date is worse than none."""
-    text = text.strip()
-    if not STAMP_LIST.fullmatch(text):
-        return None
-    stamps = np.frombuffer(f"{text},".encode(), STAMP_BYTES)["time"]
-    try:
-        return stamps.astype("datetime64[s]").astype(np.int64)
-    except ValueError:  # no such day or hour
-        return None
+def _chunk(roads: Ints, times: Ints, counts: Ints, lines: Ints) -> _Chunk:
+    """Ids stay 64 bits wide until they are known to be roads: a huge one must not wrap into a good one."""
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return _Chunk(Trips(roads, times, offsets), lines)  # type: ignore[arg-type]
 
 
 def _check(chunk: _Chunk, road_map: RoadMap, relations: Ints, problems: Problems) -> Trips:

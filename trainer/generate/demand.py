@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.roadmap import csv_rows, road_id
-from trainer.data.trip_files import parse_time
+from trainer.data.trip_text import parse_time
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput, BadLine
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer import files
 from trainer.data.roadmap import csv_rows, road_id
-from trainer.data.trip_files import format_times, parse_time
+from trainer.data.trip_text import format_times, parse_time
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput, BadLine
 from trainer.generate.demand import Demand
