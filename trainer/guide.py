@@ -12,10 +12,11 @@ from trainer.config import Config
 from trainer.data.city import City
 from trainer.errors import BadInput, TeacherMismatch
 from trainer.grid import TokenMap, map_roads
-from trainer.teacher.address import NONE, UNIFORM, check_address, connect
+from trainer.teacher.address import LABELS, NONE, UNIFORM, check_address, connect
+from trainer.teacher.kept import complete, kept_teacher
 from trainer.teacher.label import Subject
 from trainer.teacher.pool import Patience, Pool
-from trainer.teacher.protocol import Description, Teacher
+from trainer.teacher.protocol import Description
 from trainer.teacher.stored import StoredTargets
 from trainer.teacher.targets import Targets, TeacherTargets, UniformTargets
 
@@ -31,15 +32,12 @@ class Guide:
     targets: Targets | None  # asked live
     teacher: Pool | None
     about: dict[str, Any]
+    digest: str | None = None  # of the teacher
     stored: Mapping[str, StoredTargets] = field(default_factory=dict)  # by split, where answers are kept
 
     def targets_of(self, split: str) -> Targets | None:
         """From the split's label store where there is one, which fills on the way."""
         return self.stored.get(split, self.targets)
-
-    @property
-    def digest(self) -> str | None:
-        return self.teacher.description.digest if self.teacher else None
 
     def close(self) -> None:
         if self.teacher:
@@ -60,8 +58,10 @@ def teacher_address(flag: str | None, config: Config) -> str:
     if address is None:
         hint = f" (the config's distill.ckpt is {distill.ckpt}: make a teacher of it with `teacher export`)"
         raise BadInput(
-            "no teacher: give --teacher local:FOLDER, grpc://HOST:PORT, triton://HOST:PORT/MODEL, uniform or none"
-            + hint * bool(distill.ckpt)
+            "no teacher: give --teacher "
+            "local:FOLDER, grpc://HOST:PORT, triton://HOST:PORT/MODEL, labels, uniform or none"
+            + hint
+            * bool(distill.ckpt)
         )
     return address
 
@@ -73,6 +73,8 @@ def find_guide(address: str, config: Config, city: City, labels: Path | None = N
     """
     if address == NONE:
         return Guide(NONE, None, None, {"kind": NONE})
+    if address == LABELS:
+        return _guide_by_labels(labels, config, city)
     distill = config.distill
     patience = Patience(distill.deadline_s, distill.on_teacher_loss, distill.wait_limit_s)
     teacher = connect(address, patience)
@@ -83,38 +85,62 @@ def find_guide(address: str, config: Config, city: City, labels: Path | None = N
         tokens = token_map(found, config, city)
         window = 0 if distill.window == "full" else distill.window
         live = TeacherTargets(teacher, tokens.road_to_token, window=window, positions=distill.positions)
-        stored = _stored(labels, config, city, teacher, tokens, window) if labels else {}
+        stored = _kept_by(labels, config, city, teacher, tokens, window) if labels else {}
     except BaseException:
         teacher.close()
         raise
-    about = {
-        "kind": "served",
-        "address": address,
+    about = {"kind": "served", "address": address} | _about(found, tokens)
+    return Guide(found.digest, live, teacher, about, found.digest, stored)
+
+
+def _kept_by(
+    labels: Path, config: Config, city: City, teacher: Pool, tokens: TokenMap, window: int
+) -> dict[str, StoredTargets]:
+    """Stores of the splits that the KL is measured on."""
+    ask = TeacherTargets(teacher, tokens.road_to_token, window=window)
+    max_len, positions = config.trajectory_encoder_config.max_len, config.distill.positions
+    subjects = {split: Subject(city, split, max_len, window, teacher.description) for split in LABELLED}
+    return {split: _stored(labels, subject, ask, tokens, positions) for split, subject in subjects.items()}
+
+
+def _guide_by_labels(labels: Path | None, config: Config, city: City) -> Guide:
+    """Nobody is asked: all labels of the train split must be there; those of the test split are used if they are."""
+    if labels is None:
+        raise BadInput("--teacher labels reads what `trainer label` or a run has kept; it works for training only")
+    distill, max_len = config.distill, config.trajectory_encoder_config.max_len
+    window = 0 if distill.window == "full" else distill.window
+    found = kept_teacher(labels, city, max_len, window, distill.teacher_digest)
+    tokens = token_map(found, config, city)
+    subjects = {split: Subject(city, split, max_len, window, found) for split in LABELLED}
+    stored = {
+        split: _stored(labels, subject, None, tokens, distill.positions)
+        for split, subject in subjects.items()
+        if split == "train" or complete(labels, subject)
+    }
+    if (share := stored["train"].share) < 1:
+        raise BadInput(f"{labels}: has labels of {share:.1%} of the train trips only; `trainer label` makes the others")
+    return Guide(found.digest, None, None, {"kind": "labels"} | _about(found, tokens), found.digest, stored)
+
+
+def _about(found: Description, tokens: TokenMap) -> dict[str, Any]:
+    return {
         "digest": found.digest,
         "grid": str(found.grid),
         "compute_type": found.compute_type,
         "clamped_roads": tokens.clamped,
     }
-    return Guide(found.digest, live, teacher, about, stored)
 
 
-def _stored(
-    labels: Path, config: Config, city: City, teacher: Teacher, tokens: TokenMap, window: int
-) -> dict[str, StoredTargets]:
-    """Stores of the splits that the KL is measured on; what they lack is asked for all positions and kept."""
-    max_len, described = config.trajectory_encoder_config.max_len, teacher.description
-    room = described.block_size - 1
-    ask = TeacherTargets(teacher, tokens.road_to_token, window=window)
-    return {
-        split: StoredTargets(
-            Subject(city, split, max_len, window, described).open_store(labels),
-            ask,
-            tokens.road_to_token,
-            longest_history=None if 0 < window <= room else room,
-            positions=config.distill.positions,
-        )
-        for split in LABELLED
-    }
+def _stored(labels: Path, subject: Subject, ask: Targets | None, tokens: TokenMap, positions: str) -> StoredTargets:
+    """A split's labels; what they lack `ask` is asked for, at all positions."""
+    room, window = subject.teacher.block_size - 1, subject.window
+    return StoredTargets(
+        subject.open_store(labels),
+        ask,
+        tokens.road_to_token,
+        longest_history=None if 0 < window <= room else room,
+        positions=positions,
+    )
 
 
 def token_map(description: Description, config: Config, city: City) -> TokenMap:

@@ -31,7 +31,7 @@ def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
         "kl": means["loss_kl"],
         "steps_scored": sums.kl_steps,
         "steps_skipped": sums.kl_skipped,
-        "tied_share": sums.tied / sums.kl_steps if guide.teacher and sums.kl_steps else None,
+        "tied_share": sums.tied / sums.kl_steps if guide.digest and sums.kl_steps else None,
         "truncated_histories": sums.truncated,
         "truncated_trips": {split: truncated(trips, limit) for split, trips in trainer.city.trips.items()},
         "test_steps": sums.steps,

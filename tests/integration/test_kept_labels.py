@@ -71,6 +71,27 @@ def test_other_settings_read_the_same_labels(line: Line, first: Path, served: Ru
     assert weights(first).keys() == weights(tmp_path / "run").keys()
 
 
+def test_kept_labels_need_no_teacher(line: Line, first: Path, tmp_path: Path) -> None:
+    """Not even its address; and a run that was begun with a teacher goes on with its labels."""
+    train(line, tmp_path / "run", "--teacher", "labels", *labels_of(first), *epochs(2))
+    assert_equal(first, tmp_path / "run")
+    figures = [json.loads((run / "summary.json").read_text()) for run in (first, tmp_path / "run")]
+    for name in ("kl", "steps_scored", "tied_share", "truncated_histories", "next_step_accuracy"):
+        assert figures[0][name] == figures[1][name], name
+    assert figures[0]["teacher"]["digest"] == figures[1]["teacher"]["digest"]
+    train(line, first, "--teacher", "labels", "--resume", *labels_of(first), *epochs(2))
+
+
+def test_labels_that_are_not_there_are_asked_for(line: Line, first: Path, tmp_path: Path) -> None:
+    wanted = ("--teacher", "labels", *epochs(1))
+    errors = train(line, tmp_path / "run", *wanted, "--labels", str(tmp_path / "none"), status=2)
+    assert "has no labels of this data for window full" in errors
+    errors = train(line, tmp_path / "run", *wanted, *labels_of(first), "--set", "distill.window=3", status=2)
+    assert "window 3" in errors
+    assert "`trainer label`" in errors
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_window_has_labels_of_its_own(line: Line, first: Path, served: RunningTeacher, tmp_path: Path) -> None:
     before = calls(served)
     window = ("--set", "distill.window=2")

@@ -114,7 +114,7 @@ def test_nobody_listens(bench: Bench, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_teacher_must_be_named(bench: Bench, tmp_path: Path) -> None:
     refused(
         bench.train(tmp_path / "out"),
-        "no teacher: give --teacher local:FOLDER, grpc://HOST:PORT, triton://HOST:PORT/MODEL, uniform or none",
+        "no teacher: give --teacher local:FOLDER, grpc://HOST:PORT, triton://HOST:PORT/MODEL, labels, uniform or none",
     )
     hinted = bench.train(tmp_path / "out", "--set", "distill.ckpt=/x/weights_only.pt")
     refused(hinted, "no teacher", "distill.ckpt is /x/weights_only.pt: make a teacher of it with `teacher export`")

@@ -30,7 +30,7 @@ from trainer.run_folder import RunFolder
 from trainer.step import Objective, measure
 from trainer.student.checkpoint import StudentCard
 from trainer.student.hoser import HOSER
-from trainer.teacher.address import NONE, UNIFORM
+from trainer.teacher.address import NOBODY
 from trainer.teacher.targets import Targets
 
 NEXT_STEP = ("next_step_accuracy", "choice_accuracy", "mape_log1p", "mape_seconds", "loss_next_step")
@@ -106,7 +106,7 @@ def _next_step(
     about = {"split": split, "data_fingerprint": city.meta.fingerprint, "teacher_digest": card.teacher_digest}
     if fuse is None:
         return about | _figures(student.to(where), config, card, city, split, None, 0.0)
-    if address in (None, NONE, UNIFORM):
+    if address is None or address in NOBODY:
         raise BadInput("--fuse-teacher needs --teacher local:FOLDER, grpc://HOST:PORT or triton://HOST:PORT/MODEL")
     everywhere = config.model_copy(update={"distill": config.distill.model_copy(update={"positions": "all"})})
     guide = find_guide(address, everywhere, city)

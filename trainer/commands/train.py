@@ -33,6 +33,7 @@ from trainer.signals import StopFlag
 from trainer.step import Objective
 from trainer.student.checkpoint import StudentCard
 from trainer.summary import summarise
+from trainer.teacher.address import LABELS
 from trainer.teacher.label import default_labels
 from trainer.trackers import check_trackers, open_trackers
 from trainer.tracking import Trackers
@@ -133,7 +134,7 @@ def train_command(
         prepared = prepare_together(ranks, source, cache, skip_bad)
         city, root = prepared.city, labels or default_labels(prepared.folder)
         set_numerics(settings, cpu_threads)
-        guide = find_guide(address, settings, city, root if settings.distill.keep_labels else None)
+        guide = find_guide(address, settings, city, root if settings.distill.keep_labels or address == LABELS else None)
         try:
             _run(make_trainer(settings, city, folder, guide, where, ranks), guide, about, resume)
         finally:

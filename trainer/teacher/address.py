@@ -1,5 +1,6 @@
-"""Teacher addresses: `local:FOLDER`, `grpc://HOST:PORT[,...]`, `triton://HOST:PORT[,...]/MODEL`, `uniform`, `none`.
+"""Teacher addresses: `local:FOLDER`, `grpc://HOST:PORT[,...]`, `triton://HOST:PORT[,...]/MODEL`, and words for nobody.
 
+`labels` stands for answers that were kept, `uniform` for a control, `none` for no teacher.
 `grpcs://` and `tritons://` are the same over TLS. A HOST that is a name stands for all of its addresses.
 """
 
@@ -20,13 +21,15 @@ from trainer.teacher.security import access_from_environment
 
 UNIFORM = "uniform"
 NONE = "none"
-FORMS = "local:FOLDER, grpc[s]://HOST:PORT[,HOST:PORT], triton[s]://HOST:PORT[,HOST:PORT]/MODEL, uniform or none"
+LABELS = "labels"  # what was asked before and kept
+NOBODY = (UNIFORM, NONE, LABELS)
+FORMS = "local:FOLDER, grpc[s]://HOST:PORT[,...], triton[s]://HOST:PORT[,...]/MODEL, labels, uniform or none"
 ENCRYPTED = ("grpcs", "tritons")
 
 
 def check_address(address: str) -> None:
     """Raises BadInput for an address that no teacher can have."""
-    if address in (UNIFORM, NONE):
+    if address in NOBODY:
         return
     scheme, _, rest = address.partition(":")
     if scheme == "local" and rest:
@@ -41,10 +44,10 @@ def check_address(address: str) -> None:
 
 
 def connect(address: str, patience: Patience | None = None, stopped: Callable[[], bool] = lambda: False) -> Pool | None:
-    """The teacher at an address; None for the two addresses behind which nobody answers."""
+    """The teacher at an address; None for addresses behind which nobody answers."""
     check_address(address)
     patience = patience or Patience()
-    if address in (UNIFORM, NONE):
+    if address in NOBODY:
         return None
     if address.startswith("local:"):
         patient = replace(patience, connect_s=max(patience.connect_s, START_S))
