@@ -24,6 +24,7 @@ from bench.reliability.scenario import (
     random_work,
 )
 from bench.served import message_of
+from teacher_server.engine import BATCH_TOKENS
 from teacher_server.rows import count_row_tokens
 from tests.serving import RunningTeacher, serve, tiny_artifact
 
@@ -71,12 +72,13 @@ async def _overload(server: RunningTeacher, options: Options) -> Findings:
         answers = Answers()
         early = await _flood(server, score, messages, capacity * TIMES, options.seconds, answers)
     late = Usage.of(server)
-    queue_seconds = QUEUE_TOKENS / (capacity * float(np.mean([count_row_tokens(work, BLOCK) for work in works])))
+    tokens_per_s = capacity * float(np.mean([count_row_tokens(work, BLOCK) for work in works]))
+    full = (QUEUE_TOKENS + 2 * BATCH_TOKENS["cpu"]) / tokens_per_s  # one batch computes, and one is packed
     over = sum(seconds > REFUSED_WITHIN for seconds in answers.refused)
     found = Findings(
         {
             "capacity_per_s": capacity,
-            "a_full_queue_s": round(queue_seconds, 1),
+            "a_full_server_s": round(full, 1),
             "admitted": len(answers.admitted),
             "refused": len(answers.refused),
             "others": dict(answers.others),
@@ -92,7 +94,8 @@ async def _overload(server: RunningTeacher, options: Options) -> Findings:
     found.promise(late.rss_mib <= early.rss_mib + 50, f"memory grew from {early.rss_mib} to {late.rss_mib} MiB")
     found.promise(0 < len(answers.refused) >= 100 * over, f"{over} of {len(answers.refused)} refusals took over 50 ms")
     slowest = found.figures["admitted_ms"].get("p99", float("inf")) / 1000
-    found.promise(slowest < 2 * queue_seconds + 1, f"answers take {slowest} s, a full queue {queue_seconds:.1f} s")
+    # A request that is cut because a batch is full waits a second time, behind the others.
+    found.promise(slowest < 2 * full, f"answers take {slowest:.1f} s, and all that a full server holds {full:.1f} s")
     return found
 
 
