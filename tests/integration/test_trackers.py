@@ -80,7 +80,7 @@ def test_the_summary_tells_where_time_went_and_what_the_teacher_was_asked(watche
     assert profile["teacher_wait_share"] == profile["parts"]["distill_kl_(teacher)"]["share"]
     assert profile["samples_per_s"] > 1
     calls = summary["teacher_calls"]
-    assert calls["calls"] >= summary["optimiser_steps"]
+    assert calls["calls"] >= summary["optimiser_steps"] / 2, "the first of two epochs asks in every step"
     assert calls["retries"] == calls["failovers"] == 0
     (endpoint,) = calls["endpoints"].values()
     assert endpoint["calls"] == calls["calls"]
@@ -104,7 +104,6 @@ def test_a_killed_run_goes_on_as_the_same_run(line: Line, plain_run: Path, tmp_p
     first, second = sessions(out)
     saved = torch.load(out / "checkpoints" / "last.pt", weights_only=True)["progress"]
     assert first.run_id == second.run_id == saved["wandb_id"]
-    assert (out / "wandb").is_dir()
     steps = [step for step, _ in scalars(out)["loss"]]
     assert steps == sorted(set(steps_logged(plain_run))), "a step is missing or doubled"
     assert [row["_step"] for row in second.rows] == sorted(set(steps) - set(range(second.rows[0]["_step"])))

