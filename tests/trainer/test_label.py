@@ -17,9 +17,10 @@ from trainer.data.batches import collate
 from trainer.data.city import City, Meta
 from trainer.errors import TeacherUnavailable
 from trainer.teacher import questions as questions_module
-from trainer.teacher.label import Filling, Subject, unanswered_steps
+from trainer.teacher.label import Filling, unanswered_steps
 from trainer.teacher.protocol import Answer, Query
 from trainer.teacher.questions import Cells, TripQuestions, WindowQuestions
+from trainer.teacher.subject import Subject
 
 WINDOWS = st.sampled_from([0, 1, 2, 4, BLOCK - 1])
 

@@ -20,8 +20,8 @@ from trainer.data.trips import Ints
 from trainer.errors import TeacherUnavailable
 from trainer.examples import Example, ExampleMaker
 from trainer.losses import kl_sum
-from trainer.teacher.label import Subject
 from trainer.teacher.stored import StoredTargets
+from trainer.teacher.subject import Subject
 from trainer.teacher.targets import Target, Targets, TeacherTargets
 
 TRIPS = np.array([3, 0, 7, 11])
@@ -53,10 +53,11 @@ def stored(
     positions: str = "all",
     ask: bool = True,
 ) -> tuple[StoredTargets, Asked]:
-    store = Subject(city, "train", max_len, window, ExactTeacher().description).open_store(root)
+    subject = Subject(city, "train", max_len, window, ExactTeacher().description)
     asking = Asked(TeacherTargets(ExactTeacher(), tokens, window=window))
-    longest = None if window else BLOCK - 1
-    return StoredTargets(store, asking if ask else None, tokens, longest_history=longest, positions=positions), asking
+    asks = asking if ask else None
+    longest = subject.longest_history
+    return StoredTargets(subject.open_store(root), asks, tokens, longest_history=longest, positions=positions), asking
 
 
 @settings(deadline=None, max_examples=50, database=None)

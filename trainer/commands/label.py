@@ -15,10 +15,11 @@ from trainer.data.prepare import prepare
 from trainer.errors import BadInput
 from trainer.guide import token_map
 from trainer.teacher.address import connect
-from trainer.teacher.label import Filling, Subject, default_labels, unanswered_steps
+from trainer.teacher.label import Filling, unanswered_steps
 from trainer.teacher.pool import Patience
 from trainer.teacher.protocol import Teacher
 from trainer.teacher.questions import Cells
+from trainer.teacher.subject import Subject, default_labels
 
 IN_FLIGHT = 2  # requests for each endpoint: one is on its way while the other computes
 

@@ -10,60 +10,23 @@ import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.data.city import City
 from trainer.data.trips import Ints, ranges
 from trainer.files import only_one
-from trainer.teacher.layout import Steps, all_steps, value_offsets
-from trainer.teacher.protocol import Answer, Description, Teacher
+from trainer.teacher.layout import Steps
+from trainer.teacher.protocol import Answer, Teacher
 from trainer.teacher.questions import Cells, Questions, TripQuestions, WindowQuestions
 from trainer.teacher.store import LabelKey, LabelStore
+from trainer.teacher.subject import Subject
 
 TRIPS_AT_ONCE = 8192  # of which values are in memory
 
 Keep = Callable[[int, NDArray[np.float32]], None]
-
-
-def default_labels(prepared: Path) -> Path:
-    """Where the labels of a prepared data set are kept unless told otherwise: beside it."""
-    return prepared.with_name(f"{prepared.name}.labels")
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What labels are of: a split as a student sees it, under a window (0: the whole prefix) of a teacher."""
-
-    city: City
-    split: str
-    max_len: int
-    window: int
-    teacher: Description
-
-    @property
-    def key(self) -> LabelKey:
-        return LabelKey(
-            data=self.city.meta.fingerprint,
-            split=self.split,
-            max_len=self.max_len,
-            teacher=self.teacher.digest,
-            grid=asdict(self.teacher.grid),
-            block_size=self.teacher.block_size,
-            window=self.window,
-            compute_type=self.teacher.compute_type,
-        )
-
-    def steps(self) -> Steps:
-        return all_steps(self.city.trips[self.split], self.city.road_map, self.max_len)
-
-    def open_store(self, root: Path) -> LabelStore:
-        """Its store in a labels folder, made if it is not there. Raises CannotWrite or BadInput."""
-        return LabelStore.open_or_create(root, self.key, value_offsets(self.steps()))
 
 
 @dataclass(frozen=True)
