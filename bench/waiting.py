@@ -41,9 +41,9 @@ from trainer.schedule import make_optimizer
 from trainer.step import Objective
 from trainer.student.hoser import HOSER
 from trainer.teacher.address import connect
-from trainer.teacher.label import Subject
 from trainer.teacher.pool import Pool
 from trainer.teacher.stored import StoredTargets
+from trainer.teacher.subject import Subject
 from trainer.teacher.targets import Targets, TeacherTargets
 
 BATCH, MAX_LEN, WAIT = 128, 1024, "distill_kl_(teacher)"

@@ -14,10 +14,10 @@ from trainer.errors import BadInput, TeacherMismatch
 from trainer.grid import TokenMap, map_roads
 from trainer.teacher.address import LABELS, NONE, UNIFORM, check_address, connect
 from trainer.teacher.kept import complete, kept_teacher
-from trainer.teacher.label import Subject
 from trainer.teacher.pool import Patience, Pool
 from trainer.teacher.protocol import Description
 from trainer.teacher.stored import StoredTargets
+from trainer.teacher.subject import Subject
 from trainer.teacher.targets import Targets, TeacherTargets, UniformTargets
 
 GRID_TOLERANCE = 1e-9  # degrees
@@ -133,12 +133,11 @@ def _about(found: Description, tokens: TokenMap) -> dict[str, Any]:
 
 def _stored(labels: Path, subject: Subject, ask: Targets | None, tokens: TokenMap, positions: str) -> StoredTargets:
     """A split's labels; what they lack `ask` is asked for, at all positions."""
-    room, window = subject.teacher.block_size - 1, subject.window
     return StoredTargets(
         subject.open_store(labels),
         ask,
         tokens.road_to_token,
-        longest_history=None if 0 < window <= room else room,
+        longest_history=subject.longest_history,
         positions=positions,
     )
 

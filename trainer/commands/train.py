@@ -34,7 +34,7 @@ from trainer.step import Objective
 from trainer.student.checkpoint import StudentCard
 from trainer.summary import summarise
 from trainer.teacher.address import LABELS
-from trainer.teacher.label import default_labels
+from trainer.teacher.subject import default_labels
 from trainer.trackers import check_trackers, open_trackers
 from trainer.tracking import Trackers
 from trainer.train import Trainer, set_numerics

@@ -8,9 +8,9 @@ from pathlib import Path
 from trainer.data.city import City
 from trainer.errors import BadInput
 from trainer.grid import Grid
-from trainer.teacher.label import Subject
 from trainer.teacher.protocol import Description, Limits
 from trainer.teacher.store import KEY, LabelKey
+from trainer.teacher.subject import Subject
 
 NOTHING = Limits(0, 0, 0, 0, 0, 0)  # nobody is there to ask
 

@@ -5,6 +5,7 @@ B trips, T steps, K candidates.
 
 from __future__ import annotations
 
+import time
 from dataclasses import fields
 
 import numpy as np
@@ -16,6 +17,8 @@ from trainer.data.trips import Ints
 from trainer.errors import TeacherUnavailable
 from trainer.teacher.store import LabelStore
 from trainer.teacher.targets import Target, Targets, asked_steps
+
+SYNC_S = 10.0  # of new answers a power failure may take; a killed process loses none
 
 
 class StoredTargets:
@@ -37,6 +40,7 @@ class StoredTargets:
         self._store, self._ask = store, ask
         self._road_to_token = torch.from_numpy(road_to_token.astype(np.int64))
         self._longest, self._positions = longest_history, positions
+        self._synced = time.monotonic()
 
     @property
     def share(self) -> float:
@@ -71,6 +75,9 @@ class StoredTargets:
         some = Features(*(getattr(features, field.name)[rows] for field in fields(features)))
         answer = self._ask.of(trips[missing], some)
         self._store.write(trips[missing], answer.log_probs[some.candidate_mask].cpu().numpy())
+        if time.monotonic() - self._synced > SYNC_S:
+            self._synced = time.monotonic()
+            self._store.sync()
 
     def _truncated(self, features: Features) -> int:
         if self._longest is None:
