@@ -129,7 +129,7 @@ def test_close_ends_everything_at_once(ask: Asking, state: str) -> None:
         with pytest.raises(Stopped):
             answer.result(1)
     assert time.monotonic() - begun < 1
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("probe", "teacher"))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("probe", "teacher names"))]
 
 
 def test_callers_that_wait_together_wait_once(monkeypatch: pytest.MonkeyPatch) -> None:
