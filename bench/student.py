@@ -1,6 +1,6 @@
 """`python -m bench.student`: a training step against the original's formulation, its memory, and the data's way to it.
 
-San Francisco, 128 trips a step, float32, two threads; both forms have the same weights, trips and loss.
+San Francisco, 128 trips a step, float32; both forms have the same weights, trips and loss.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from trainer.schedule import make_optimizer
 from trainer.step import Objective
 from trainer.student.hoser import HOSER
 
-TRIPS, THREADS, STEPS_IN_MEMORY = 128, 2, 60
+TRIPS, STEPS_IN_MEMORY = 128, 60
 Step = Callable[[Example], float]
 
 
@@ -118,12 +118,22 @@ def measure_steps(bench: Bench, runs: int) -> dict[str, Any]:
     return {**seconds, "ratios": [plain / ours for plain, ours in zip(seconds["plain"], seconds["ours"], strict=True)]}
 
 
-def measure_memory(cache: Path) -> dict[str, float]:
+def measure_memory(cache: Path, threads: int) -> dict[str, float]:
     """MiB that the process grows by during a step, each form in a process of its own after one step to warm up."""
-    fixed = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": str(THREADS)}  # what is freed goes back at once
+    fixed = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": str(threads)}  # what is freed goes back at once
     found = {}
     for name in STEPS:
-        words = [sys.executable, "-m", "bench.student", "--cache", str(cache), "--grow", name]
+        words = [
+            sys.executable,
+            "-m",
+            "bench.student",
+            "--cache",
+            str(cache),
+            "--threads",
+            str(threads),
+            "--grow",
+            name,
+        ]
         done = subprocess.run(words, env=os.environ | fixed, check=True, capture_output=True, text=True)
         found[name] = float(done.stdout)
     return found
@@ -164,12 +174,13 @@ def measure_data(city: City, data: Path, runs: int) -> dict[str, list[float]]:
 def main(
     data: Annotated[Path, typer.Option(help="HOSER folder.")] = DATA,
     runs: Annotated[int, typer.Option(min=1, help="Timed pairs of steps.")] = 7,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of both forms.")] = 2,
     cache: Annotated[Path | None, typer.Option(help="Where prepared data is kept.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for all numbers.")] = None,
     grow: Annotated[str | None, typer.Option(help="Only print the growth of one form's step in MiB.")] = None,
 ) -> None:
     """Measure a training step, its memory, and the preparation of data."""
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as scratch:
         folder = cache or Path(scratch)
         bench = Bench(prepare(data, folder).city)
@@ -178,18 +189,18 @@ def main(
             return
         found = {
             "step": measure_steps(bench, runs),
-            "memory_mib": measure_memory(folder),
+            "memory_mib": measure_memory(folder, threads),
             "data": measure_data(bench.city, data, runs),
         }
     if out:
         out.write_text(json.dumps(found, indent=1) + "\n")
-    Console().print(_table(found))
+    Console().print(_table(found, threads))
 
 
-def _table(found: dict[str, Any]) -> Table:
+def _table(found: dict[str, Any], threads: int) -> Table:
     step, memory, data = found["step"], found["memory_mib"], found["data"]
     table = Table(
-        "what", "plain", "ours", "ratio", title=f"{TRIPS} trips a step, {THREADS} threads: median (least to greatest)"
+        "what", "plain", "ours", "ratio", title=f"{TRIPS} trips a step, {threads} threads: median (least to greatest)"
     )
     table.add_row("step", _spread(step["plain"], "s"), _spread(step["ours"], "s"), _spread(step["ratios"], "x"))
     ratio = f"1/{memory['plain'] / memory['ours']:.1f}"
