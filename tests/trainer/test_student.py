@@ -148,6 +148,26 @@ def test_leaves_that_nothing_used_go_nowhere() -> None:
     assert all(p.grad is None for p in student.parameters())
 
 
+def test_checkpointing_keeps_less_for_the_backward_pass() -> None:
+    kept = []
+    for grad_checkpoint in (False, True):
+        rng = np.random.default_rng(4)
+        roads, features = trips_on(rng, 12, 20)
+        student = student_of(rng, roads, older_time=False, grad_checkpoint=grad_checkpoint)
+        leaves = student.embed().leaves()
+        saved: dict[int, int] = {}
+
+        def keep(tensor: Tensor, saved: dict[int, int] = saved) -> Tensor:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = student(features, leaves)
+        kept.append(sum(saved.values()))
+        out[1].sum().backward()
+    assert kept[1] < kept[0] / 2
+
+
 @pytest.mark.parametrize("older_time", [False, True])
 def test_state_dict_has_the_original_names_only(older_time: bool) -> None:
     """What is derived from buffers is never saved."""
