@@ -171,6 +171,16 @@ def test_two_at_once_share_the_work(line: Line, served: RunningTeacher, tmp_path
     assert contents(tmp_path / "labels") == contents(tmp_path / "alone")
 
 
+@pytest.mark.parametrize("window", [0, 4])
+def test_the_other_protocol_gives_the_same_labels(
+    line: Line, served: RunningTeacher, window: int, tmp_path: Path
+) -> None:
+    """Bulk there too, so again not a bit is different."""
+    label(line, tmp_path / "grpc", f"grpc://{served.grpc}", window)
+    label(line, tmp_path / "triton", f"triton://{served.grpc}/teacher", window)
+    assert contents(tmp_path / "triton") == contents(tmp_path / "grpc")
+
+
 def test_several_splits_and_a_second_time(line: Line, served: RunningTeacher, tmp_path: Path) -> None:
     command = [*words(line, tmp_path, f"grpc://{served.grpc}", 0), "--split", "val", "--split", "test"]
     first = trainer(*command)

@@ -15,6 +15,7 @@ import torch
 
 from tests.integration.line import Line
 from tests.integration.runs import assert_equal, command, epochs, steps_logged, train, wait_for_step, weights
+from tests.integration.wandb_files import sessions
 
 HALF = ("--set", "optimizer_config.batch_size=8")
 TWO = ("--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--no-python")
@@ -61,8 +62,15 @@ def logged(out: Path) -> list[dict[str, float]]:
 @pytest.fixture(scope="module")
 def two_ranks(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("ranks") / "run"
-    train_ranks(line, out, "--teacher", "uniform", *epochs(2), *HALF)
+    watched = ("--set", "wandb.enable=true", "--set", "wandb.mode=offline", "--set", "tensorboard.enable=true")
+    train_ranks(line, out, "--teacher", "uniform", *epochs(2), *HALF, *watched)
     return out
+
+
+def test_only_the_first_rank_shows_its_figures(two_ranks: Path) -> None:
+    (session,) = sessions(two_ranks)
+    assert [row["_step"] for row in session.rows] == sorted(set(steps_logged(two_ranks)))
+    assert len(list((two_ranks / "tensorboard").iterdir())) == 1
 
 
 def test_two_ranks_equal_one_rank_with_twice_the_batch(line: Line, two_ranks: Path, tmp_path: Path) -> None:
