@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from teacher_server.artifact import load_artifact
 from teacher_server.model import LMTAD
-from tests.serving import tiny_artifact
+from tests.serving import RunningTeacher, serve, tiny_artifact
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -46,6 +46,13 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teacher") / "artifact"
     tiny_artifact(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(artifact: Path) -> Iterator[RunningTeacher]:
+    """A server of it, for the tests of one file."""
+    with serve(artifact) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from protos.teacher.v1 import teacher_pb2_grpc
-from tests.serving import RunningTeacher, serve, tiny_artifact
+from tests.serving import RunningTeacher
 from tests.teacher_server.scoring import message_of, work_of
 
 pytestmark = pytest.mark.system
@@ -27,14 +27,6 @@ scrape_configs:
   - job_name: teacher
     static_configs: [{{targets: ["{target}"]}}]
 """
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTeacher]:
-    folder = tmp_path_factory.mktemp("teacher") / "artifact"
-    tiny_artifact(folder)
-    with serve(folder) as running:
-        yield running
 
 
 def ask(teacher: RunningTeacher, times: int) -> None:

@@ -92,19 +92,6 @@ def page(driver: webdriver.Chrome) -> Iterator[Page]:
     driver.get("about:blank")  # polls no more
 
 
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher") / "artifact"
-    tiny_artifact(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def teacher(artifact: Path) -> Iterator[RunningTeacher]:
-    with serve(artifact) as running:
-        yield running
-
-
 @contextmanager
 def load(teacher: RunningTeacher) -> Iterator[None]:
     """Requests one after the other, one of eight of which is for another teacher, while a `with` lasts."""

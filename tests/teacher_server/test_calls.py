@@ -14,18 +14,10 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc
 from teacher_server.calls import Calls, current_id, take_over_id
-from tests.serving import RunningTeacher, serve, tiny_artifact
+from tests.serving import RunningTeacher
 from tests.teacher_server.scoring import message_of, work_of
 
 GOOD = message_of(work_of([[1, 2, 3]], [[[6, 7]]]))
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTeacher]:
-    folder = tmp_path_factory.mktemp("teacher") / "artifact"
-    tiny_artifact(folder)
-    with serve(folder) as running:
-        yield running
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,14 +27,6 @@ def health(*words: str, **env: str) -> tuple[int, str]:
     (line,) = (done.stdout + done.stderr).splitlines()
     assert bool(done.stdout) == (done.returncode == 0)
     return done.returncode, line
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTeacher]:
-    folder = tmp_path_factory.mktemp("teacher") / "artifact"
-    tiny_artifact(folder)
-    with serve(folder) as running:
-        yield running
 
 
 def test_a_ready_server(teacher: RunningTeacher) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx
 import numpy as np
@@ -21,7 +21,7 @@ from teacher_server.loadgen.drive import NOT_SENT, Drive, Load
 from teacher_server.loadgen.report import progress_line, report
 from teacher_server.loadgen.tally import Tally, percentiles
 from teacher_server.loadgen.walks import Shape, Walks, draw_walks
-from tests.serving import RunningTeacher, finished, serve, tiny_artifact
+from tests.serving import RunningTeacher, finished
 
 SHAPE = Shape(trips=5, steps=30, window=7, candidates=3)
 
@@ -163,14 +163,6 @@ def test_the_progress_line() -> None:
     assert line.endswith(", 1 errors")
     assert "p99" in line
     report(tally.summary())
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTeacher]:
-    folder = tmp_path_factory.mktemp("teacher") / "artifact"
-    tiny_artifact(folder)
-    with serve(folder) as running:
-        yield running
 
 
 def bench(address: str | None, *flags: str) -> subprocess.Popen[str]:
