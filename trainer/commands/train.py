@@ -91,7 +91,8 @@ def train_command(
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="local:FOLDER, grpc://HOST:PORT[,...], triton://HOST:PORT[,...]/MODEL, uniform (a control) or none."
+            help="local:FOLDER, grpc://HOST:PORT[,...], triton://HOST:PORT[,...]/MODEL, labels (kept ones), "
+            "uniform (a control) or none."
         ),
     ] = None,
     set_: Annotated[
