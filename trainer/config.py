@@ -115,6 +115,11 @@ class Distill(Section):
     sample_steps_per_trace: int | None = None
     verify_grid_dims: bool | None = None
 
+    @property
+    def history(self) -> int:
+        """Tokens of a step's history that the teacher sees, as requests and label stores have it; 0: all of them."""
+        return 0 if self.window == "full" else self.window
+
 
 class Dataloader(Section):
     """Research keys; features are made on the device, so there are no workers."""

@@ -32,8 +32,12 @@ class Guide:
     targets: Targets | None  # asked live
     teacher: Pool | None
     about: dict[str, Any]
-    digest: str | None = None  # of the teacher
     stored: Mapping[str, StoredTargets] = field(default_factory=dict)  # by split, where answers are kept
+
+    @property
+    def digest(self) -> str | None:
+        """The teacher's, where there is one."""
+        return None if self.name in (NONE, UNIFORM) else self.name
 
     def targets_of(self, split: str) -> Targets | None:
         """From the split's label store where there is one, which fills on the way."""
@@ -60,8 +64,7 @@ def teacher_address(flag: str | None, config: Config) -> str:
         raise BadInput(
             "no teacher: give --teacher "
             "local:FOLDER, grpc://HOST:PORT, triton://HOST:PORT/MODEL, labels, uniform or none"
-            + hint
-            * bool(distill.ckpt)
+            + (hint if distill.ckpt else "")
         )
     return address
 
@@ -83,24 +86,28 @@ def find_guide(address: str, config: Config, city: City, labels: Path | None = N
     try:
         found = teacher.description
         tokens = token_map(found, config, city)
-        window = 0 if distill.window == "full" else distill.window
-        live = TeacherTargets(teacher, tokens.road_to_token, window=window, positions=distill.positions)
-        stored = _kept_by(labels, config, city, teacher, tokens, window) if labels else {}
+        live = TeacherTargets(teacher, tokens.road_to_token, window=distill.history, positions=distill.positions)
+        stored = _kept_by(labels, config, city, teacher, tokens) if labels else {}
     except BaseException:
         teacher.close()
         raise
     about = {"kind": "served", "address": address} | _about(found, tokens)
-    return Guide(found.digest, live, teacher, about, found.digest, stored)
+    return Guide(found.digest, live, teacher, about, stored)
 
 
-def _kept_by(
-    labels: Path, config: Config, city: City, teacher: Pool, tokens: TokenMap, window: int
-) -> dict[str, StoredTargets]:
+def _kept_by(labels: Path, config: Config, city: City, teacher: Pool, tokens: TokenMap) -> dict[str, StoredTargets]:
     """Stores of the splits that the KL is measured on."""
-    ask = TeacherTargets(teacher, tokens.road_to_token, window=window)
-    max_len, positions = config.trajectory_encoder_config.max_len, config.distill.positions
-    subjects = {split: Subject(city, split, max_len, window, teacher.description) for split in LABELLED}
-    return {split: _stored(labels, subject, ask, tokens, positions) for split, subject in subjects.items()}
+    ask = TeacherTargets(teacher, tokens.road_to_token, window=config.distill.history)
+    return {
+        split: _stored(labels, subject, ask, tokens, config.distill.positions)
+        for split, subject in _subjects(config, city, teacher.description).items()
+    }
+
+
+def _subjects(config: Config, city: City, teacher: Description) -> dict[str, Subject]:
+    """What a run's labels are of."""
+    max_len, window = config.trajectory_encoder_config.max_len, config.distill.history
+    return {split: Subject(city, split, max_len, window, teacher) for split in LABELLED}
 
 
 def _guide_by_labels(labels: Path | None, config: Config, city: City) -> Guide:
@@ -108,18 +115,16 @@ def _guide_by_labels(labels: Path | None, config: Config, city: City) -> Guide:
     if labels is None:
         raise BadInput("--teacher labels reads what `trainer label` or a run has kept; it works for training only")
     distill, max_len = config.distill, config.trajectory_encoder_config.max_len
-    window = 0 if distill.window == "full" else distill.window
-    found = kept_teacher(labels, city, max_len, window, distill.teacher_digest)
+    found = kept_teacher(labels, city, max_len, distill.history, distill.teacher_digest)
     tokens = token_map(found, config, city)
-    subjects = {split: Subject(city, split, max_len, window, found) for split in LABELLED}
     stored = {
         split: _stored(labels, subject, None, tokens, distill.positions)
-        for split, subject in subjects.items()
+        for split, subject in _subjects(config, city, found).items()
         if split == "train" or complete(labels, subject)
     }
     if (share := stored["train"].share) < 1:
         raise BadInput(f"{labels}: has labels of {share:.1%} of the train trips only; `trainer label` makes the others")
-    return Guide(found.digest, None, None, {"kind": "labels"} | _about(found, tokens), found.digest, stored)
+    return Guide(found.digest, None, None, {"kind": "labels"} | _about(found, tokens), stored)
 
 
 def _about(found: Description, tokens: TokenMap) -> dict[str, Any]:

@@ -116,36 +116,53 @@ def loss_of(
     mask, kl = guided_steps(example), None
     if mask is not None and example.target is not None:
         kl = kl_sum(example.target.log_probs[mask], logits[mask], objective.temperature)
-    figures = _figures(example, step_logits, chosen_log1p(step_times, choice, mean, std), road, time, kl)
+    figures = _figures(example, labelled, step_logits, chosen_log1p(step_times, choice, mean, std), road, time)
+    if kl is not None and mask is not None:
+        figures += _kl_figures(example, mask, kl)
     return Loss(road, time, kl, figures)
 
 
 @torch.no_grad()
 def _figures(
-    example: Example, logits_PK: Tensor, log1p_P: Tensor, road: Tensor, time: Tensor, kl: Tensor | None
+    example: Example, labelled: Tensor, logits_PK: Tensor, log1p_P: Tensor, road: Tensor, time: Tensor
 ) -> Tensor:
-    features, labels, target = example.features, example.labels, example.target
-    labelled = labels.choice != IGNORED
+    features, labels = example.features, example.labels
     hit = logits_PK.argmax(-1) == labels.choice[labelled]
     several = features.candidate_mask[labelled].sum(-1) > 1
     seconds = labels.seconds[labelled].float()
     error = (torch.expm1(log1p_P.clamp(max=30)).clamp(min=0) - seconds).abs() / seconds.clamp(min=1)
-    steps, guided = counts(example)
-    found: dict[str, Tensor | float] = {
-        "steps": steps,
-        "choices": several.sum(),
-        "unlabelled": features.steps.sum() - steps,
-        "kl_missed": example.missed,
-        "road": road,
-        "time": time,
-        "hits": hit.sum(),
-        "choice_hits": (hit & several).sum(),
-        "seconds_error": error.sum(),
-    }
-    if target is not None and kl is not None:
-        found |= {"kl": kl, "kl_steps": guided, "kl_skipped": target.asked.sum() - guided}
-        found |= {"tied": target.tied(features.candidate_mask).sum(), "truncated": target.truncated}
-    values = (torch.as_tensor(found.get(f.name, 0.0), device=road.device).double() for f in fields(Sums))
+    steps = labelled.sum()
+    return _in_order(
+        road.device,
+        steps=steps,
+        choices=several.sum(),
+        unlabelled=features.steps.sum() - steps,
+        kl_missed=example.missed,
+        road=road,
+        time=time,
+        hits=hit.sum(),
+        choice_hits=(hit & several).sum(),
+        seconds_error=error.sum(),
+    )
+
+
+@torch.no_grad()
+def _kl_figures(example: Example, guided: Tensor, kl: Tensor) -> Tensor:
+    assert example.target is not None
+    target, steps = example.target, guided.sum()
+    return _in_order(
+        kl.device,
+        kl=kl,
+        kl_steps=steps,
+        kl_skipped=target.asked.sum() - steps,
+        tied=target.tied(example.features.candidate_mask).sum(),
+        truncated=target.truncated,
+    )
+
+
+def _in_order(device: torch.device, **found: Tensor | float) -> Tensor:
+    """Figures by name in the order of Sums' fields, those that are not named zero."""
+    values = (torch.as_tensor(found.get(each.name, 0.0), device=device).double() for each in fields(Sums))
     return torch.stack(list(values))
 
 

@@ -62,10 +62,9 @@ def label_command(
         raise BadInput(f"--teacher {address}: gives no labels to keep; name a served teacher")
     try:
         tokens = token_map(found.description, settings, prepared.city).road_to_token
-        window = 0 if distill.window == "full" else distill.window
         for name in dict.fromkeys(splits):
             subject = Subject(
-                prepared.city, name, settings.trajectory_encoder_config.max_len, window, found.description
+                prepared.city, name, settings.trajectory_encoder_config.max_len, distill.history, found.description
             )
             root = labels or default_labels(prepared.folder)
             cells = Cells(tokens, prepared.city.road_map)
