@@ -92,6 +92,7 @@ def kill(teacher: RunningTeacher) -> None:
         teacher.process.communicate()
 
 
+@pytest.mark.slow
 def test_all_are_away_for_a_while(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with mortal(artifact) as first, reach(f"grpc://{first.grpc}") as pool, Busy(pool) as busy:
         kill(first)
@@ -104,6 +105,7 @@ def test_all_are_away_for_a_while(artifact: Path, capsys: pytest.CaptureFixture[
     assert said.count("; waiting (limit 1800 s)") == said.count("trainer: a teacher answers again after ") == 1
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_waited_for(artifact: Path) -> None:
     with serve(artifact, "--queue-tokens=4000", "--batch-tokens=500") as small, reach(f"grpc://{small.grpc}") as pool:
         query = query_of(pool.description, 0, window=47)
@@ -113,6 +115,7 @@ def test_a_full_queue_is_waited_for(artifact: Path) -> None:
         assert pool.stats().endpoints[small.grpc]["failures"] == 0
 
 
+@pytest.mark.slow
 def test_another_teacher_on_the_same_port_is_not_asked(
     artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +140,7 @@ def test_another_teacher_on_the_same_port_is_not_asked(
                 pool.score(query_of(pool.description, 1, 0))
 
 
+@pytest.mark.slow
 def test_a_local_teacher_that_is_killed_is_started_again(artifact: Path) -> None:
     with reach(f"local:{artifact}") as pool, Busy(pool, 2) as busy:
         busy.more()

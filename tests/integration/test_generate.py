@@ -57,6 +57,7 @@ def test_routes_follow_the_map(line: Line, plain_run: Path, tmp_path: Path, kind
         assert about["reached"] == 12  # the sample city is strongly connected
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_routes(line: Line, plain_run: Path, tmp_path: Path) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         flags = ("--count", "6", "--search", "sample", "--seed", seed)
@@ -103,6 +104,7 @@ def test_evaluation_of_real_trips_against_themselves(line: Line, plain_run: Path
     assert figures["next_step_accuracy"] == summary["next_step_accuracy"]
 
 
+@pytest.mark.slow
 def test_fusing_the_teacher(line: Line, plain_run: Path, tmp_path: Path) -> None:
     def figures(*flags: str | Path) -> dict[str, float]:
         trainer("evaluate", plain_run, "--cache", line.cache, "--out", tmp_path / "e.json", *flags)

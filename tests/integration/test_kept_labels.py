@@ -71,6 +71,7 @@ def test_other_settings_read_the_same_labels(line: Line, first: Path, served: Ru
     assert weights(first).keys() == weights(tmp_path / "run").keys()
 
 
+@pytest.mark.slow
 def test_kept_labels_need_no_teacher(line: Line, first: Path, tmp_path: Path) -> None:
     """Not even its address; and a run that was begun with a teacher goes on with its labels."""
     train(line, tmp_path / "run", "--teacher", "labels", *labels_of(first), *epochs(2))

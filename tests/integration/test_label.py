@@ -102,6 +102,7 @@ def test_labels_are_the_direct_answers_rounded(line: Line, served: RunningTeache
             assert (found.log_probs != direct.log_probs.half().float()).float().mean() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [0, 4])
 def test_killed_at_any_moment_it_goes_on_to_the_same_files(line: Line, tmp_path: Path, window: int) -> None:
     """Requests depend on the data only and the server mixes none of them, so not a bit is different."""
@@ -137,6 +138,7 @@ def test_interrupted_it_says_so_and_goes_on(
     assert "0 steps without a finite answer" in out
 
 
+@pytest.mark.slow
 def test_a_dead_teacher_ends_it_and_another_one_goes_on(line: Line, tmp_path: Path) -> None:
     first = wait_until_ready(start(line.teacher))
     process = begin(line, tmp_path, f"grpc://{first.grpc}", 4, "--set", "distill.on_teacher_loss=fail")
@@ -151,6 +153,7 @@ def test_a_dead_teacher_ends_it_and_another_one_goes_on(line: Line, tmp_path: Pa
         assert answers(tmp_path) == len(line.city.trips["train"])
 
 
+@pytest.mark.slow
 def test_one_of_two_teachers_dies(line: Line, tmp_path: Path) -> None:
     """The other one answers what it was asked; not a bit is different."""
     with serve(line.teacher) as first, serve(line.teacher) as second:
@@ -201,6 +204,7 @@ def test_a_full_disk_is_met_before_anything_is_asked(line: Line, served: Running
     assert not files_in(tmp_path)
 
 
+@pytest.mark.slow
 def test_another_teacher_has_labels_of_its_own(line: Line, served: RunningTeacher, tmp_path: Path) -> None:
     city_teacher(tmp_path / "other", line.city, seed=4)
     label(line, tmp_path / "labels", f"grpc://{served.grpc}", 0)

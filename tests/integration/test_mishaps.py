@@ -37,6 +37,7 @@ def evaluate(line: Line, run: Path, *flags: str | Path, status: int = 0) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [3_000, 1_000_000, 9_000_000])
 def test_a_full_disk_is_one_clear_line(line: Line, tmp_path: Path, room: int) -> None:
     """Files that may not grow beyond `room` bytes stand for a disk that is full."""
@@ -93,6 +94,7 @@ def test_a_teacher_that_nobody_asks_is_mentioned(line: Line, tmp_path: Path) -> 
     )
 
 
+@pytest.mark.slow
 def test_trips_of_another_student_are_refused(line: Line, plain_run: Path, taught_run: Path, tmp_path: Path) -> None:
     generated = tmp_path / "g.csv"
     words = ["generate", taught_run, "--cache", line.cache, "--out", generated, "--count", "4"]
@@ -109,6 +111,7 @@ def test_trips_of_another_student_are_refused(line: Line, plain_run: Path, taugh
     assert figures["teacher_digest"] == about["teacher_digest"]
 
 
+@pytest.mark.slow
 def test_fusing_asks_about_every_step(line: Line, served: RunningTeacher, tmp_path: Path) -> None:
     flags = ("--set", "distill.positions=last", *epochs(1))
     train(line, tmp_path / "run", "--teacher", f"grpc://{served.grpc}", *flags)

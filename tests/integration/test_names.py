@@ -40,6 +40,7 @@ def replicas(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return addresses
 
 
+@pytest.mark.slow
 def test_replicas_appear_and_vanish_behind_one_name(artifact: Path, replicas: list[str]) -> None:
     replicas.append("127.0.0.1")
     with serve(artifact) as first:

@@ -46,6 +46,7 @@ def test_twenty_kills_at_random_moments_change_nothing(line: Line, tmp_path: Pat
         assert figures[0][name] == figures[1][name], name
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_kl_when_told_so(line: Line, tmp_path: Path) -> None:
     out = tmp_path / "run"
     server = wait_until_ready(start(line.teacher))

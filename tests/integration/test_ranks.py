@@ -92,6 +92,7 @@ def test_two_ranks_equal_one_rank_with_twice_the_batch(line: Line, two_ranks: Pa
     assert summaries[0]["next_step_accuracy"] == pytest.approx(summaries[1]["next_step_accuracy"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_lost_rank_ends_all_and_the_run_resumes(line: Line, two_ranks: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     launcher = begin_ranks(line, out, "--teacher", "uniform", *epochs(2), *HALF)

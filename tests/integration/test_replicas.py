@@ -132,6 +132,7 @@ def until(condition: Callable[[], bool], seconds: float) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_new_replica_is_found_when_connections_age(artifact: Path, names: NameServer) -> None:
     with replicas(artifact, "--max-connection-age", str(AGE)) as (first, second, port):
         with calling(f"dns://127.0.0.1:{names.port}/teacher.test:{port}") as outcomes:
@@ -144,6 +145,7 @@ def test_a_new_replica_is_found_when_connections_age(artifact: Path, names: Name
         assert outcomes.errors == []
 
 
+@pytest.mark.slow
 def test_without_an_age_nobody_looks_for_new_replicas(artifact: Path, names: NameServer) -> None:
     with replicas(artifact) as (first, second, port), calling(f"dns://127.0.0.1:{names.port}/teacher.test:{port}"):
         assert until(lambda: answered(first) > 50, 20)
@@ -151,6 +153,7 @@ def test_without_an_age_nobody_looks_for_new_replicas(artifact: Path, names: Nam
         assert not until(lambda: answered(second) > 0, 4 * AGE)
 
 
+@pytest.mark.slow
 def test_no_request_is_lost_when_connections_age(artifact: Path) -> None:
     with replicas(artifact, "--max-connection-age", str(AGE)) as (first, second, port):
         with calling(f"ipv4:{FIRST}:{port},{SECOND}:{port}") as outcomes:

@@ -92,6 +92,7 @@ def test_watching_changes_no_bit(line: Line, plain_run: Path, tmp_path: Path) ->
     assert_equal(plain_run, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_the_same_run(line: Line, plain_run: Path, tmp_path: Path) -> None:
     """The resumed run is told nothing of trackers: its own settings hold. Nothing is shown twice."""
     out = tmp_path / "run"
@@ -109,6 +110,7 @@ def test_a_killed_run_goes_on_as_the_same_run(line: Line, plain_run: Path, tmp_p
     assert [row["_step"] for row in second.rows] == sorted(set(steps) - set(range(second.rows[0]["_step"])))
 
 
+@pytest.mark.slow
 def test_the_trackers_of_a_run_may_change(line: Line, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = begin(line, out, "--teacher", "none", *epochs(2))
@@ -121,6 +123,7 @@ def test_the_trackers_of_a_run_may_change(line: Line, tmp_path: Path) -> None:
     assert scalars(out)["loss"]
 
 
+@pytest.mark.slow
 def test_without_a_network_figures_are_kept_for_later(line: Line, plain_run: Path, tmp_path: Path) -> None:
     """Nobody listens at the address; the run must neither stop nor wait long."""
     out, flags = tmp_path / "run", ("--teacher", "none", *epochs(2), "--set", "wandb.enable=true")

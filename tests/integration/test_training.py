@@ -114,6 +114,7 @@ def test_a_dead_teacher_ends_training_with_a_checkpoint(line: Line, taught_run: 
     assert_close(taught_run, out)
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_its_teacher(line: Line, taught_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     server = wait_until_ready(start(line.teacher))
@@ -134,6 +135,7 @@ def test_a_run_waits_for_its_teacher(line: Line, taught_run: Path, tmp_path: Pat
     assert steps_logged(out) == steps_logged(taught_run)
 
 
+@pytest.mark.slow
 def test_a_local_teacher_needs_no_port_and_leaves_nobody_behind(line: Line, taught_run: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "teacher"
     elsewhere.symlink_to(line.teacher)  # a name of its own, to find its server by
@@ -142,6 +144,7 @@ def test_a_local_teacher_needs_no_port_and_leaves_nobody_behind(line: Line, taug
     assert servers_of(elsewhere) == []
 
 
+@pytest.mark.slow
 def test_a_local_teacher_ends_with_a_killed_trainer(line: Line, tmp_path: Path) -> None:
     elsewhere = tmp_path / "teacher"
     elsewhere.symlink_to(line.teacher)
@@ -198,6 +201,7 @@ def test_a_teacher_of_another_city_is_refused(line: Line, tmp_path: Path) -> Non
     assert "the road map spans" in errors
 
 
+@pytest.mark.slow
 def test_resuming_with_another_teacher_is_refused(
     line: Line, taught_run: Path, served: RunningTeacher, tmp_path: Path
 ) -> None:
@@ -208,6 +212,7 @@ def test_resuming_with_another_teacher_is_refused(
     assert digest[:16] in errors
 
 
+@pytest.mark.slow
 def test_another_teacher_on_the_same_port_stops_the_run(line: Line, tmp_path: Path) -> None:
     """The digest travels with every request, so a swapped server cannot teach unnoticed."""
     digest = city_teacher(tmp_path / "other", line.city, seed=4)

@@ -233,6 +233,7 @@ def test_callers_that_went_after_packing_are_dropped_before_compute() -> None:
     run(body, policy)
 
 
+@pytest.mark.slow
 def test_the_padded_batches_of_a_large_work_are_never_there_together() -> None:
     """2,000 rows of 501 tokens are 4 MB; in memory is a batch of 32 KB or two."""
     length, window = 2_500, 500

@@ -86,6 +86,7 @@ def fit_command(data: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "teacher_server", "fit", str(data), *sizes, *machine, *more]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     token_folder(tmp_path / "data")
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -120,6 +120,7 @@ def never_saying_hello(teacher: RunningTeacher) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_clients_that_are_gone_are_cut_off_and_only_they(teacher: RunningTeacher) -> None:
     with ThreadPoolExecutor() as threads:
         clients = [threads.submit(kind, teacher) for kind in (gone_without_a_word, answering, never_saying_hello)]

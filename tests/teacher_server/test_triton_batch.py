@@ -72,6 +72,7 @@ def fits(work: ScoreWork) -> bool:
     return bool(work.scored.any())
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(works().filter(fits), min_size=1, max_size=4), st.data())
 def test_calls_of_any_shape_get_the_oracles_numbers(
