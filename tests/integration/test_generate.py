@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.line import Line
 from trainer.data.trip_text import parse_time
-from trainer.generate.output import read_generated
+from trainer.generate.reading import read_generated
 from trainer.generate.search import KINDS
 
 

@@ -11,7 +11,8 @@ import pytest
 from tests.trainer.datasets import rows_of
 from trainer.errors import BadInput, BadLine
 from trainer.generate.demand import Demand
-from trainer.generate.output import check_target, read_generated, write_generated
+from trainer.generate.output import check_target, write_generated
+from trainer.generate.reading import read_generated
 from trainer.generate.search import Route
 from trainer.generate.walker import Path as RoadPath
 

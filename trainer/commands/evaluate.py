@@ -24,7 +24,7 @@ from trainer.evaluate.judge import evaluate_trips
 from trainer.evaluate.pairs import Cell
 from trainer.examples import ExampleMaker
 from trainer.files import check_target, digest_of, write_json
-from trainer.generate.output import made_by, read_generated
+from trainer.generate.reading import made_by, read_generated
 from trainer.guide import find_guide
 from trainer.run_folder import RunFolder
 from trainer.step import Objective, measure
