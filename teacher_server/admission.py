@@ -8,16 +8,29 @@ from numpy.typing import NDArray
 from teacher_server.errors import InvalidRequest, TooLarge
 from teacher_server.limits import Limits
 from teacher_server.rows import Ints, ScoreWork, Tokens, count_row_tokens
+from teacher_server.trips import TripWork
 
 
 def check_limits(work: ScoreWork, limits: Limits) -> None:
     """Raise TooLarge for a request that holds too much. May be asked before anything else is known of the work."""
-    sizes = (
+    _check_sizes(
         ("histories", len(work.lengths), limits.max_sequences),
         ("history tokens", len(work.tokens), limits.max_tokens),
         ("scored positions", len(work.candidate_counts), limits.max_positions),
         ("candidates", len(work.candidates), limits.max_candidates),
     )
+
+
+def check_trip_limits(trips: TripWork, limits: Limits) -> None:
+    """The same for whole trips, of which every token and EOT is scored."""
+    _check_sizes(
+        ("trips", len(trips.lengths), limits.max_sequences),
+        ("tokens", len(trips.tokens), limits.max_tokens),
+        ("scored positions (tokens and EOT)", trips.positions, limits.max_positions),
+    )
+
+
+def _check_sizes(*sizes: tuple[str, int, int]) -> None:
     for name, size, limit in sizes:
         if size > limit:
             raise TooLarge(f"the request has {size} {name}, and {limit} are allowed: send it in smaller parts")
@@ -38,6 +51,15 @@ def check_work(work: ScoreWork, cells: int) -> None:
     _check_shape(work)
     _check_cells(work.tokens, work.lengths, cells, "tokens", "history")
     _check_cells(work.candidates, work.candidate_counts, cells, "candidates", "scored position")
+
+
+def check_trips(trips: TripWork, cells: int) -> None:
+    """Raise InvalidRequest, naming the place, unless the arrays fit together and all tokens are cells."""
+    if not len(trips.lengths):
+        raise InvalidRequest("lengths is empty: the request has no trip")
+    _check_each(trips.lengths < 1, trips.lengths, "lengths", "a trip has at least one token")
+    _check_sum(trips.lengths, len(trips.tokens), "lengths", "tokens")
+    _check_cells(trips.tokens, trips.lengths, cells, "tokens", "trip")
 
 
 def _check_shape(work: ScoreWork) -> None:

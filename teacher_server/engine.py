@@ -23,6 +23,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}  # row tokens of a batch that a device is good at
 # Float32 numbers of candidates' embedding rows that are gathered at once: many candidates cost time, not memory.
 GATHERED_AT_ONCE = 1 << 22
+# Hidden states and tokens whose products are held at once where all tokens count: 16 MB of logits, whatever is asked.
+TILE_NODES, TILE_TOKENS = 1024, 4096
 
 
 def choose_device(name: str) -> torch.device:
@@ -67,9 +69,10 @@ class Engine:
 
     @torch.inference_mode()
     def log_probs(self, batch: PackedBatch) -> NDArray[np.float32]:
-        """[K] log-probabilities, each position's candidates renormalised among themselves, in their order.
+        """[K] log-probabilities of each position's candidates, in their order.
 
-        The vocabulary's partition function cancels in that ratio, so only candidates' logits are computed.
+        Where they are renormalised among themselves, the vocabulary's partition function cancels, so only candidates'
+        logits are computed; where they are normalised over the vocabulary, a tile of all logits at a time.
         Raises ArithmeticError when the model's output is not finite (the compute type overflowed), MemoryError when
         the device's memory is too small for the batch, ValueError for rows that exceed the block size.
         """
@@ -81,14 +84,20 @@ class Engine:
 
     def _log_probs(self, batch: PackedBatch) -> Tensor:
         tables = [table for each in batch.bins for table in (each.nodes, each.ends)]
-        positions, counts, cells_K, *trie = self._sent(
-            batch.positions, batch.candidate_counts, batch.candidates,
+        positions, counts, cells_K, over_vocabulary, *trie = self._sent(
+            batch.positions, batch.candidate_counts, batch.candidates, batch.over_vocabulary,
             batch.tokens, batch.depths, batch.homes, batch.reads, *tables,
         )  # fmt: skip
         hidden_UD = self._hidden(batch, *trie)
         position_K = torch.repeat_interleave(counts, output_size=len(cells_K))
         logits_K = self._candidate_logits(hidden_UD, cells_K, positions[position_K])
-        return _segment_log_softmax(logits_K, counts, position_K)
+        log_probs_K = _segment_log_softmax(logits_K, counts, position_K)
+        if batch.over_vocabulary.any():
+            of_vocabulary = over_vocabulary.bool()[position_K]
+            reads = positions[position_K[of_vocabulary]]
+            partition = logits_K[of_vocabulary] - self._log_partition(hidden_UD, reads)
+            log_probs_K[of_vocabulary] = partition.clamp_(max=0.0)  # the two sums round differently
+        return log_probs_K
 
     def _hidden(
         self, batch: PackedBatch, tokens: Tensor, depths: Tensor, homes: Tensor, reads: Tensor, *tables: Tensor
@@ -130,6 +139,17 @@ class Engine:
             rows = F.embedding(cells_K[part], embedding)  # type: ignore[arg-type]
             torch.sum(hidden_UD[reads_K[part]].float() * rows.float(), -1, out=logits_K[part])
         return logits_K
+
+    def _log_partition(self, hidden_UD: Tensor, reads: Tensor) -> Tensor:
+        """[len(reads)] log of the sum over all tokens of exp(logit) at these reads, float32; each read once."""
+        nodes, places = reads.unique(return_inverse=True)
+        sums = []
+        for hidden in hidden_UD[nodes].float().split(TILE_NODES):
+            total = hidden.new_full((len(hidden),), -torch.inf)
+            for rows in self._model.transformer["wte"].weight.split(TILE_TOKENS):  # type: ignore[operator]
+                total = torch.logaddexp(total, (hidden @ rows.float().t()).logsumexp(-1))
+            sums.append(total)
+        return torch.cat(sums)[places]
 
 
 def _blocks(model: LMTAD) -> list[Block]:

@@ -25,6 +25,7 @@ from teacher_server.oip_service import InferenceModel
 from teacher_server.rows import Floats, ScoreWork
 from teacher_server.security import Access, TokenInterceptor
 from teacher_server.service import Service
+from teacher_server.trips import TripWork
 
 SERVICE_NAME = "teacher.v1.TeacherService"
 TOKEN_DTYPES: dict[int, np.dtype[Any]] = {
@@ -39,7 +40,7 @@ def token_type_of(vocab_size: int) -> pb.TokenType:
 
 
 class TeacherMethods:
-    """Describe and Score over one service, from and to serialised messages."""
+    """Describe, Score and Likelihood over one service, from and to serialised messages."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -47,7 +48,8 @@ class TeacherMethods:
 
     def handler(self, calls: Calls) -> grpc.GenericRpcHandler:
         """What a server needs to offer the methods."""
-        return service_handler(SERVICE_NAME, {"Describe": self._describe, "Score": self._score}, calls)
+        methods = {"Describe": self._describe, "Score": self._score, "Likelihood": self._likelihood}
+        return service_handler(SERVICE_NAME, methods, calls)
 
     async def _describe(self, data: bytes, remaining: float | None) -> bytes:
         parsed(pb.DescribeRequest, data)
@@ -81,6 +83,24 @@ class TeacherMethods:
             queue_us=scores.queue_us,
             compute_us=scores.compute_us,
             truncated=scores.truncated,
+        ).SerializeToString()
+
+    async def _likelihood(self, data: bytes, remaining: float | None) -> bytes:
+        with self._service.reading():
+            request = parsed(pb.LikelihoodRequest, data)
+            priority = _priority(request.priority)
+            trips = TripWork(
+                tokens=_decoded("tokens", request.tokens, TOKEN_DTYPES[self._token_type]).astype(np.int32),
+                lengths=_decoded("lengths", request.lengths, np.dtype("<u4")).astype(np.int64),
+            )
+        found = await self._service.likelihood(trips, request.digest, priority=priority, timeout=remaining)
+        return pb.LikelihoodResponse(
+            log_likelihoods=found.log_likelihoods.astype("<f8").tobytes(),
+            token_counts=found.token_counts.astype("<u4").tobytes(),
+            digest=found.digest,
+            queue_us=found.queue_us,
+            compute_us=found.compute_us,
+            truncated=found.truncated,
         ).SerializeToString()
 
 

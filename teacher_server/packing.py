@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from teacher_server.rows import (
     Floats,
@@ -35,7 +36,8 @@ class PackedBatch:
     reads: Ints  # [U] nodes that are read, ascending
     positions: Ints  # [Q] index in `reads` of each position's node
     candidates: Tokens  # [K] cells, K = sum of candidate_counts
-    candidate_counts: Ints  # [Q], each >= 2
+    candidate_counts: Ints  # [Q], each >= 1
+    over_vocabulary: NDArray[np.bool_]  # [Q] whether candidates are normalised over all tokens, not among themselves
     row_tokens: int  # of all rows, each by itself
     nodes: int  # of `tokens`, those that are no padding
 
@@ -85,6 +87,9 @@ class Packer:
             positions=positions,
             candidates=np.concatenate([part.candidates[part.targets] for part in parts]),
             candidate_counts=np.concatenate([part.candidate_counts for part in parts]),
+            over_vocabulary=np.repeat(
+                [part.over_vocabulary for part in parts], [len(part.candidate_counts) for part in parts]
+            ),
             row_tokens=int(lengths.sum()),
             nodes=len(trie.tokens),
         )

@@ -33,13 +33,17 @@ class ScoreWork:
     windows: Ints  # [B] last tokens that a position sees; 0: all
     candidates: Tokens  # [C] cells
     candidate_counts: Ints  # [P], P = sum of scored, C = sum of candidate_counts
+    # What a position's candidates are normalised over: all tokens, or the candidates themselves. Over all tokens, a
+    # history may be scored at one position more than it has tokens: the first of them comes after SOT alone.
+    over_vocabulary: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class RowPlan:
     """How a work, or a part of it, is answered: its rows, and where in them each computed position is read.
 
-    Positions with no candidate have no answer and those with one have the answer 0: neither is computed.
+    Positions with no candidate have no answer and those with one, among candidates, have the answer 0: neither is
+    computed.
     """
 
     tokens: Tokens  # the work's
@@ -49,7 +53,8 @@ class RowPlan:
     rows: Ints  # [Q] row that is read, ascending
     columns: Ints  # [Q] column that is read
     candidate_starts: Ints  # [Q] index of the first candidate
-    candidate_counts: Ints  # [Q], each >= 2
+    candidate_counts: Ints  # [Q], each >= 2, or >= 1 over the vocabulary
+    over_vocabulary: bool  # the work's
     truncated: int  # scored positions of the work whose history was cut because it does not fit into S
 
     @cached_property
@@ -93,7 +98,7 @@ def plan_rows(work: ScoreWork, block_size: int) -> RowPlan:
     room = block_size - 1
     history, last = _scored_positions(work)
     truncated = int(np.count_nonzero((last >= room) & _is_unbounded(work.windows, room)[history]))
-    computed = np.flatnonzero(work.candidate_counts > 1)
+    computed = _computed(work)
     history, last = history[computed], last[computed]
     window = _kept(work.windows, room)[history]
     opens = _opens_row(history, last, window)
@@ -109,6 +114,7 @@ def plan_rows(work: ScoreWork, block_size: int) -> RowPlan:
         columns=columns,
         candidate_starts=candidate_starts[computed],
         candidate_counts=work.candidate_counts[computed],
+        over_vocabulary=work.over_vocabulary,
         truncated=truncated,
     )
 
@@ -137,13 +143,18 @@ def sorted_rows(plan: RowPlan) -> RowPlan:
 def count_row_tokens(work: ScoreWork, block_size: int) -> int:
     """What `row_tokens` of the work's plan will be, for a small part of the plan's memory and time."""
     window = _kept(work.windows, block_size - 1)
-    computed = np.flatnonzero(work.candidate_counts > 1)
+    computed = _computed(work)
     ends = np.cumsum(work.scored)
     begins = ends - work.scored
     alone = ends - np.minimum(work.scored, np.maximum(work.lengths - window, 0))  # first position with a row of its own
     first, shared, past = (np.searchsorted(computed, places) for places in (begins, alone, ends))
     row_ends = computed[shared[shared > first] - 1] + (work.lengths - ends)[shared > first]
     return int(((past - shared) * (window + 1)).sum() + (row_ends + 2).sum())
+
+
+def _computed(work: ScoreWork) -> Ints:
+    """[Q] scored positions whose answer is not known beforehand."""
+    return np.flatnonzero(work.candidate_counts > (0 if work.over_vocabulary else 1))
 
 
 def _is_unbounded(windows: Ints, room: int) -> NDArray[np.bool_]:

@@ -26,6 +26,7 @@ PURE = {
     "teacher_server/model.py",
     "teacher_server/engine.py",
     "teacher_server/packing.py",
+    "teacher_server/trips.py",
     "teacher_server/dense.py",
     "teacher_server/admission.py",
     "teacher_server/triton/batch.py",

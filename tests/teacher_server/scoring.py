@@ -16,6 +16,7 @@ from teacher_server.engine import Engine
 from teacher_server.model import LMTAD, ModelConfig
 from teacher_server.packing import Packer, answer_works
 from teacher_server.rows import ScoreWork
+from teacher_server.trips import TripWork
 from teacher_server.vocabulary import SpecialTokens
 
 CELLS, BLOCK_SIZE = 20, 12
@@ -86,6 +87,32 @@ def oracle(model: LMTAD, work: ScoreWork) -> NDArray[np.float64]:
     return np.concatenate(answers) if answers else np.zeros(0)
 
 
+def trips_of(trips: Sequence[Sequence[int]]) -> TripWork:
+    """Whole trips from lists of cells."""
+    cells = np.array([cell for trip in trips for cell in trip], np.int32)
+    return TripWork(cells, np.array([len(trip) for trip in trips], np.int64))
+
+
+def ragged_trips(max_trips: int = 6, max_length: int = BLOCK_SIZE + 6) -> st.SearchStrategy[list[list[int]]]:
+    """Trips of a cell or more, some too long for the block."""
+    trip = st.lists(st.integers(0, CELLS - 1), min_size=1, max_size=max_length)
+    return st.lists(trip, min_size=1, max_size=max_trips)
+
+
+def trip_oracle(model: LMTAD, trips: Sequence[Sequence[int]]) -> tuple[list[float], list[int]]:
+    """([log-likelihood], [tokens]) of each trip alone, a token at a time: float64, softmax over the vocabulary."""
+    model = copy.deepcopy(model).double()
+    special = SpecialTokens.after(model.config.vocab_size - 3)
+    sums, counts = [], []
+    for trip in trips:
+        tokens = [special.sot, *trip[-(model.config.block_size - 1) :], special.eot]
+        rows = [(tokens[:t], tokens[t]) for t in range(1, len(tokens))]
+        found = [model.logits(model(torch.tensor([row])))[0, -1].log_softmax(0)[wanted].item() for row, wanted in rows]
+        sums.append(sum(found))
+        counts.append(len(found))
+    return sums, counts
+
+
 def answer(engine: Engine, packer: Packer, works: Sequence[ScoreWork]) -> list[NDArray[np.float32]]:
     """What the layers under the batcher make of the works, computed together."""
     return answer_works(works, packer, engine.log_probs)
@@ -126,6 +153,16 @@ def message_of(work: ScoreWork, **fields: object) -> pb.ScoreRequest:
         window=int(work.windows[0]),
         candidates=work.candidates.astype("<u2").tobytes(),
         candidate_counts=work.candidate_counts.astype("<u2").tobytes(),
+    )
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def trips_message_of(trips: TripWork, **fields: object) -> pb.LikelihoodRequest:
+    """Trips on the wire (two-byte tokens); `fields` replace or add fields of the message."""
+    message = pb.LikelihoodRequest(
+        tokens=trips.tokens.astype("<u2").tobytes(), lengths=trips.lengths.astype("<u4").tobytes()
     )
     for name, value in fields.items():
         setattr(message, name, value)

@@ -19,7 +19,18 @@ from teacher_server.artifact import load_artifact
 from teacher_server.grpc_api import token_type_of
 from teacher_server.model import LMTAD
 from tests.serving import RunningTeacher, serve, tiny_artifact
-from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, SPECIAL, log_probs_of, message_of, oracle, work_of
+from tests.teacher_server.scoring import (
+    BLOCK_SIZE,
+    CELLS,
+    SPECIAL,
+    log_probs_of,
+    message_of,
+    oracle,
+    trip_oracle,
+    trips_message_of,
+    trips_of,
+    work_of,
+)
 
 GOOD = work_of([[1, 2, 3], [4, 5]], [[[6, 7], [8, 9, 10]], [[11, 12]]], window=2)
 MESSAGE_BYTES = 100_000
@@ -145,7 +156,49 @@ def test_a_bad_request_gets_its_status_and_the_server_goes_on(
     np.testing.assert_allclose(log_probs_of(stub.Score(message_of(GOOD), timeout=10)), oracle(model, GOOD), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["Describe", "Score"])
+TRIPS = [[1, 2, 3], [4, 5], [7] * (BLOCK_SIZE + 3)]
+TRIP_WORK = trips_of(TRIPS)
+
+
+def test_likelihood_equals_the_oracle(
+    stub: teacher_pb2_grpc.TeacherServiceStub, teacher: RunningTeacher, model: LMTAD
+) -> None:
+    response = stub.Likelihood(
+        trips_message_of(TRIP_WORK, digest=teacher.digest, priority=pb.PRIORITY_BULK), timeout=10
+    )
+    sums, counts = trip_oracle(model, TRIPS)
+    np.testing.assert_allclose(np.frombuffer(response.log_likelihoods, "<f8"), sums, rtol=1e-6)
+    assert np.frombuffer(response.token_counts, "<u4").tolist() == counts == [4, 3, BLOCK_SIZE]
+    assert (response.digest, response.truncated) == (teacher.digest, 1)
+    assert response.compute_us > 0
+
+
+BAD_TRIPS = {
+    "empty message": (pb.LikelihoodRequest(), INVALID, "lengths is empty"),
+    "half a token": (trips_message_of(TRIP_WORK, tokens=b"123"), INVALID, "tokens has 3 bytes"),
+    "a trip of nothing": (trips_message_of(TRIP_WORK, lengths=u4(3, 2, 15, 0)), INVALID, "lengths[3] is 0"),
+    "lengths too large": (trips_message_of(TRIP_WORK, lengths=u4(3, 2, 16)), INVALID, "but tokens has 20"),
+    "EOT in a trip": (
+        trips_message_of(TRIP_WORK, tokens=u2(SPECIAL.eot), lengths=u4(1)),
+        INVALID,
+        "tokens[0] (trip 0)",
+    ),
+    "unknown priority": (trips_message_of(TRIP_WORK, priority=2), INVALID, "priority is 2"),
+    "another teacher": (trips_message_of(TRIP_WORK, digest="cd" * 32), PRECONDITION, "cd" * 32),
+    "too many tokens": (trips_message_of(trips_of([[1] * 5000])), EXHAUSTED, "5001 scored positions"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TRIPS)
+def test_a_bad_question_about_trips_gets_its_status(kind: str, stub: teacher_pb2_grpc.TeacherServiceStub) -> None:
+    message, status, details = BAD_TRIPS[kind]
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Likelihood(message, timeout=10)
+    assert caught.value.code() is status
+    assert details in caught.value.details()
+
+
+@pytest.mark.parametrize("method", ["Describe", "Score", "Likelihood"])
 def test_bytes_that_are_no_message_are_a_bad_request(channel: grpc.Channel, method: str) -> None:
     call = channel.unary_unary(f"/teacher.v1.TeacherService/{method}")
     with pytest.raises(grpc.RpcError, match=f"4 bytes that are no teacher.v1.{method}Request") as caught:
@@ -178,7 +231,7 @@ def test_reflection_lists_the_services_and_their_methods(channel: grpc.Channel) 
     names = {service.name for service in listing.list_services_response.service}
     assert {"teacher.v1.TeacherService", "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= names
     described = FileDescriptorProto.FromString(file.file_descriptor_response.file_descriptor_proto[0])
-    assert [method.name for method in described.service[0].method] == ["Describe", "Score"]
+    assert [method.name for method in described.service[0].method] == ["Describe", "Score", "Likelihood"]
 
 
 def test_tokens_travel_in_two_bytes_where_they_fit() -> None:

@@ -26,7 +26,18 @@ from teacher_server.limits import Limits
 from teacher_server.rows import ScoreWork
 from teacher_server.service import Service, State
 from teacher_server.vocabulary import Grid
-from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, SPECIAL, oracle, packer, tiny_engine, tiny_model, work_of
+from tests.teacher_server.scoring import (
+    BLOCK_SIZE,
+    CELLS,
+    SPECIAL,
+    oracle,
+    packer,
+    tiny_engine,
+    tiny_model,
+    trip_oracle,
+    trips_of,
+    work_of,
+)
 
 MODEL = tiny_model()
 DIGEST = "ab" * 32
@@ -63,6 +74,33 @@ def test_answers_with_log_probs_and_who_answered() -> None:
             assert scores.compute_us > 0
         long = work_of([[1] * (BLOCK_SIZE + 1)], [[[1, 2]] * 3])
         assert (await teacher.score(long)).truncated == 2
+
+    run(body)
+
+
+def test_answers_with_likelihoods_and_who_answered() -> None:
+    async def body(teacher: Service) -> None:
+        trips = [[1, 2, 3], [4] * (BLOCK_SIZE + 1)]
+        found = await teacher.likelihood(trips_of(trips), DIGEST)
+        sums, counts = trip_oracle(MODEL, trips)
+        np.testing.assert_allclose(found.log_likelihoods, sums, rtol=1e-6)
+        assert (found.token_counts.tolist(), found.digest, found.truncated) == (counts, DIGEST, 1)
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("trips", "message"),
+    [
+        ([[1]] * 5, "5 trips, and 4 are allowed"),
+        ([[1] * 61], "61 tokens, and 60"),
+        ([[1] * 15, [2] * 15], "32 scored positions .*, and 30"),
+    ],
+)
+def test_too_many_trips_are_refused_with_the_limit(trips: list[list[int]], message: str) -> None:
+    async def body(teacher: Service) -> None:
+        with pytest.raises(TooLarge, match=message):
+            await teacher.likelihood(trips_of(trips))
 
     run(body)
 

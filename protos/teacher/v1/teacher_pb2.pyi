@@ -140,3 +140,31 @@ class ScoreResponse(_message.Message):
     compute_us: int
     truncated: int
     def __init__(self, log_probs: _Optional[bytes] = ..., reply_type: _Optional[_Union[FloatType, str]] = ..., digest: _Optional[str] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., truncated: _Optional[int] = ...) -> None: ...
+
+class LikelihoodRequest(_message.Message):
+    __slots__ = ("digest", "tokens", "lengths", "priority")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    tokens: bytes
+    lengths: bytes
+    priority: Priority
+    def __init__(self, digest: _Optional[str] = ..., tokens: _Optional[bytes] = ..., lengths: _Optional[bytes] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+
+class LikelihoodResponse(_message.Message):
+    __slots__ = ("log_likelihoods", "token_counts", "digest", "queue_us", "compute_us", "truncated")
+    LOG_LIKELIHOODS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_US_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_US_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    log_likelihoods: bytes
+    token_counts: bytes
+    digest: str
+    queue_us: int
+    compute_us: int
+    truncated: int
+    def __init__(self, log_likelihoods: _Optional[bytes] = ..., token_counts: _Optional[bytes] = ..., digest: _Optional[str] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., truncated: _Optional[int] = ...) -> None: ...

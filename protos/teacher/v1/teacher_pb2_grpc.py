@@ -44,6 +44,11 @@ class TeacherServiceStub:
                 request_serializer=protos_dot_teacher_dot_v1_dot_teacher__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=protos_dot_teacher_dot_v1_dot_teacher__pb2.ScoreResponse.FromString,
                 _registered_method=True)
+        self.Likelihood = channel.unary_unary(
+                '/teacher.v1.TeacherService/Likelihood',
+                request_serializer=protos_dot_teacher_dot_v1_dot_teacher__pb2.LikelihoodRequest.SerializeToString,
+                response_deserializer=protos_dot_teacher_dot_v1_dot_teacher__pb2.LikelihoodResponse.FromString,
+                _registered_method=True)
 
 
 class TeacherServiceServicer:
@@ -63,6 +68,13 @@ class TeacherServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Likelihood(self, request, context):
+        """Log-likelihoods of whole trips, over the full vocabulary: how probable the teacher finds them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TeacherServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +87,11 @@ def add_TeacherServiceServicer_to_server(servicer, server):
                     servicer.Score,
                     request_deserializer=protos_dot_teacher_dot_v1_dot_teacher__pb2.ScoreRequest.FromString,
                     response_serializer=protos_dot_teacher_dot_v1_dot_teacher__pb2.ScoreResponse.SerializeToString,
+            ),
+            'Likelihood': grpc.unary_unary_rpc_method_handler(
+                    servicer.Likelihood,
+                    request_deserializer=protos_dot_teacher_dot_v1_dot_teacher__pb2.LikelihoodRequest.FromString,
+                    response_serializer=protos_dot_teacher_dot_v1_dot_teacher__pb2.LikelihoodResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +148,33 @@ class TeacherService:
             '/teacher.v1.TeacherService/Score',
             protos_dot_teacher_dot_v1_dot_teacher__pb2.ScoreRequest.SerializeToString,
             protos_dot_teacher_dot_v1_dot_teacher__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Likelihood(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/teacher.v1.TeacherService/Likelihood',
+            protos_dot_teacher_dot_v1_dot_teacher__pb2.LikelihoodRequest.SerializeToString,
+            protos_dot_teacher_dot_v1_dot_teacher__pb2.LikelihoodResponse.FromString,
             options,
             channel_credentials,
             insecure,
