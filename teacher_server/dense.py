@@ -3,11 +3,14 @@
 Pure numpy. Letters: B histories, L tokens of the longest one, n scored positions of the one that has most, K candidates
 of the position that has most. Row b's scored positions are its last `SCORED[b]` ones, in order, in slots
 0..SCORED[b] - 1 of n; later slots have the count 0. What lies behind a length or a count is padding: any number.
+
+The outputs that a request wants say what it asks: LOG_PROBS of candidates, or of whole trips, for which there are
+nothing but their cells, LOG_LIKELIHOOD and TOKEN_COUNT.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +19,10 @@ from numpy.typing import NDArray
 
 from teacher_server.errors import InvalidRequest
 from teacher_server.rows import Floats, ScoreWork, Tokens
+from teacher_server.trips import TripWork
 
 Array = NDArray[Any]
-DATATYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}  # of the answer
+DATATYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}  # of LOG_PROBS
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,36 @@ class Input:
 
     name: str
     dims: tuple[int, ...]  # after the batch dimension; -1: any size
-    optional: bool = False
-    default: int = 0
+    default: int | None = None  # what it is where it is left out; None: it must be there
+    of_trips: bool = False  # also where whole trips are asked about
+
+    @property
+    def optional(self) -> bool:
+        """Whether there are requests without it."""
+        return not self.of_trips
 
 
-HISTORY = Input("HISTORY", (-1,))  # [B, L] cells, without SOT
-HISTORY_LENGTH = Input("HISTORY_LENGTH", (1,))  # [B, 1] each in 1..L
-SCORED = Input("SCORED", (1,), optional=True, default=1)  # [B, 1] last positions that are scored, each in 0..n
-WINDOW = Input("WINDOW", (1,), optional=True)  # [B, 1] last tokens that a position sees; 0: all
+@dataclass(frozen=True)
+class Output:
+    """One tensor of the answer."""
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]  # after the batch dimension; -1: any size
+
+
+HISTORY = Input("HISTORY", (-1,), of_trips=True)  # [B, L] cells, without SOT
+HISTORY_LENGTH = Input("HISTORY_LENGTH", (1,), of_trips=True)  # [B, 1] each in 1..L
+SCORED = Input("SCORED", (1,), default=1)  # [B, 1] last positions that are scored, each in 0..n
+WINDOW = Input("WINDOW", (1,), default=0)  # [B, 1] last tokens that a position sees; 0: all
 CANDIDATES = Input("CANDIDATES", (-1, -1))  # [B, n, K] cells, or [B, K] where n = 1
 CANDIDATE_COUNT = Input("CANDIDATE_COUNT", (-1,))  # [B, n] each in 0..K
 INPUTS = {i.name: i for i in (HISTORY, HISTORY_LENGTH, SCORED, WINDOW, CANDIDATES, CANDIDATE_COUNT)}
-OUTPUT = "LOG_PROBS"  # [B, n, K]
+TRIP_INPUTS = {name: known for name, known in INPUTS.items() if known.of_trips}
+LOG_PROBS = Output("LOG_PROBS", "FP32", (-1, -1))  # [B, n, K]; FP16 by a parameter
+LOG_LIKELIHOOD = Output("LOG_LIKELIHOOD", "FP64", (1,))  # [B, 1] sum over tokens 1..EOT
+TOKEN_COUNT = Output("TOKEN_COUNT", "INT32", (1,))  # [B, 1] how many these are
+OUTPUTS = {o.name: o for o in (LOG_PROBS, LOG_LIKELIHOOD, TOKEN_COUNT)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +84,36 @@ class DenseRequest:
 def answer_dtype(datatype: str) -> np.dtype[Any]:
     """The little-endian type of an answer. Raises InvalidRequest for an unknown one."""
     if datatype not in DATATYPES:
-        raise InvalidRequest(f"{OUTPUT} cannot be {datatype!r}: use {' or '.join(DATATYPES)}")
+        raise InvalidRequest(f"{LOG_PROBS.name} cannot be {datatype!r}: use {' or '.join(DATATYPES)}")
     return DATATYPES[datatype]
+
+
+def asks_of_trips(outputs: Collection[str]) -> bool:
+    """Whether a request that wants these outputs is about whole trips; none are LOG_PROBS. Raises InvalidRequest."""
+    for name in outputs:
+        if name not in OUTPUTS:
+            raise InvalidRequest(f"unknown output {name!r}: use {LOG_PROBS.name}, or {' and '.join(list(OUTPUTS)[1:])}")
+    if LOG_PROBS.name in outputs and set(outputs) != {LOG_PROBS.name}:
+        raise InvalidRequest(
+            f"{LOG_PROBS.name} and what is about whole trips cannot be one request: ask for them apart"
+        )
+    return bool(outputs) and LOG_PROBS.name not in outputs
+
+
+def read_trips(arrays: Mapping[str, Array]) -> TripWork:
+    """The trips that arrays, by name, hold. Raises InvalidRequest naming the tensor and the place."""
+    _check_names(arrays, TRIP_INPUTS)
+    history = _array(arrays, HISTORY)
+    lengths = _column(arrays, HISTORY_LENGTH, len(history), 1, history.shape[1], of=HISTORY)
+    return TripWork(history[np.arange(history.shape[1]) < lengths[:, None]], lengths.astype(np.int64))
+
+
+def trip_outputs(log_likelihoods: NDArray[np.float64], token_counts: NDArray[np.int64]) -> dict[str, Array]:
+    """The answer about whole trips by name, [B, 1] each."""
+    return {
+        LOG_LIKELIHOOD.name: log_likelihoods.astype("<f8")[:, None],
+        TOKEN_COUNT.name: token_counts.astype("<i4")[:, None],
+    }
 
 
 def read_request(arrays: Mapping[str, Array]) -> DenseRequest:
@@ -72,7 +122,7 @@ def read_request(arrays: Mapping[str, Array]) -> DenseRequest:
     Checks everything that only the dense form has; whether tokens are cells, and how much may be asked for, is for
     the checks of all requests.
     """
-    _check_names(arrays)
+    _check_names(arrays, INPUTS)
     history, candidates = _array(arrays, HISTORY), _candidates(arrays)
     batch, slots, width = candidates.shape
     if len(history) != batch:
@@ -93,12 +143,12 @@ def read_request(arrays: Mapping[str, Array]) -> DenseRequest:
     return DenseRequest(work, filled)
 
 
-def _check_names(arrays: Mapping[str, Array]) -> None:
+def _check_names(arrays: Mapping[str, Array], inputs: Mapping[str, Input]) -> None:
     for name in arrays:
-        if name not in INPUTS:
-            raise InvalidRequest(f"unknown input {name!r}: use {', '.join(INPUTS)}")
-    for name, known in INPUTS.items():
-        if name not in arrays and not known.optional:
+        if name not in inputs:
+            raise InvalidRequest(f"unknown input {name!r}: use {', '.join(inputs)}")
+    for name, known in inputs.items():
+        if name not in arrays and known.default is None:
             raise InvalidRequest(f"input {name} is missing")
 
 
@@ -120,13 +170,15 @@ def _candidates(arrays: Mapping[str, Array]) -> Tokens:
     return _array({CANDIDATES.name: given[:, None] if given.ndim == 2 else given}, CANDIDATES)
 
 
-def _column(arrays: Mapping[str, Array], known: Input, batch: int, lowest: int, highest: int) -> Tokens:
+def _column(
+    arrays: Mapping[str, Array], known: Input, batch: int, lowest: int, highest: int, of: Input = CANDIDATES
+) -> Tokens:
     """[B] values of an input of one number a row, or its default."""
     if known.name not in arrays:
-        return np.full(batch, known.default, np.int32)
+        return np.full(batch, known.default or 0, np.int32)
     column = _array(arrays, known)[:, 0]
     if len(column) != batch:
-        raise InvalidRequest(f"{known.name} has {len(column)} rows, but CANDIDATES has {batch}")
+        raise InvalidRequest(f"{known.name} has {len(column)} rows, but {of.name} has {batch}")
     _check_range(known.name, column, lowest, np.full(batch, highest))
     return column
 

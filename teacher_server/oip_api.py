@@ -9,12 +9,12 @@ from google.protobuf.json_format import ParseDict
 from tritonclient.grpc import service_pb2 as pb
 
 from teacher_server.calls import Calls, take_over_id
-from teacher_server.dense import OUTPUT, Array
+from teacher_server.dense import Array
 from teacher_server.errors import InvalidRequest
 from teacher_server.grpc_status import parsed, service_handler
 from teacher_server.offload import offloaded
 from teacher_server.oip_service import VERSION, Inference, InferenceModel, Inferred
-from teacher_server.oip_tensors import from_bytes, from_numbers
+from teacher_server.oip_tensors import datatype_of, from_bytes, from_numbers
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -131,8 +131,11 @@ def _written(message: pb.ModelInferRequest, answer: Inferred) -> pb.ModelInferRe
         model_name=message.model_name,
         model_version=VERSION,
         id=message.id,
-        outputs=[{"name": OUTPUT, "datatype": answer.datatype, "shape": answer.log_probs.shape}],
-        raw_output_contents=[answer.log_probs.tobytes()],
+        outputs=[
+            {"name": name, "datatype": datatype_of(array), "shape": array.shape}
+            for name, array in answer.outputs.items()
+        ],
+        raw_output_contents=[array.tobytes() for array in answer.outputs.values()],
     )
     for name, value in answer.parameters.items():
         kind = "string_param" if isinstance(value, str) else "int64_param"

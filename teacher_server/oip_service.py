@@ -7,14 +7,24 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from teacher_server import __version__
-from teacher_server.dense import INPUTS, OUTPUT, Array, answer_dtype, read_request
+from teacher_server.dense import (
+    INPUTS,
+    LOG_PROBS,
+    OUTPUTS,
+    Array,
+    answer_dtype,
+    asks_of_trips,
+    read_request,
+    read_trips,
+    trip_outputs,
+)
 from teacher_server.errors import InvalidRequest, UnknownModel
 from teacher_server.metrics import Metrics
 from teacher_server.offload import offloaded
 from teacher_server.oip_model import config_parameters
 from teacher_server.oip_statistics import statistics_of
 from teacher_server.reports import State
-from teacher_server.service import Service
+from teacher_server.service import Answer, Service
 from teacher_server.waiting import Priority
 
 VERSION = "1"
@@ -28,16 +38,22 @@ class Inference:
 
     inputs: Mapping[str, Array]  # int32, in the dense form
     parameters: Mapping[str, object] = field(default_factory=dict)
-    outputs: tuple[str, ...] = ()  # wanted; none: all
+    outputs: tuple[str, ...] = ()  # wanted; none: LOG_PROBS
 
 
 @dataclass(frozen=True, eq=False)
 class Inferred:
     """Its answer."""
 
-    log_probs: Array  # [B, n, K] of the datatype; -inf where there is no candidate
-    datatype: str  # FP32 or FP16
+    outputs: Mapping[str, Array]  # by name, little-endian; in LOG_PROBS -inf where there is no candidate
     parameters: Mapping[str, str | int]  # digest, queue_us, compute_us, truncated
+
+    @property
+    def nbytes(self) -> int:
+        return _bytes_of(self.outputs)
+
+
+_Answered = tuple[Answer, dict[str, Array]]  # with its outputs by name
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,7 @@ class _Parameters:
     """What a request may say beside its tensors."""
 
     digest: str = ""  # of the teacher that is meant; empty: any
-    datatype: str = "FP32"  # of the answer
+    datatype: str = "FP32"  # of LOG_PROBS
     priority: int = 0
     timeout: int = 0  # microseconds that the caller will wait; 0: as long as it takes
 
@@ -81,7 +97,7 @@ class InferenceModel:
             "versions": [VERSION],
             "platform": PLATFORM,
             "inputs": [{"name": i.name, "datatype": "INT32", "shape": [-1, *i.dims]} for i in INPUTS.values()],
-            "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, -1, -1]}],
+            "outputs": [{"name": o.name, "datatype": o.datatype, "shape": [-1, *o.dims]} for o in OUTPUTS.values()],
         }
 
     def config(self) -> dict[str, Any]:
@@ -96,7 +112,9 @@ class InferenceModel:
                 {"name": i.name, "data_type": "TYPE_INT32", "dims": list(i.dims), "optional": i.optional}
                 for i in INPUTS.values()
             ],
-            "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [-1, -1]}],
+            "output": [
+                {"name": o.name, "data_type": f"TYPE_{o.datatype}", "dims": list(o.dims)} for o in OUTPUTS.values()
+            ],
             "dynamic_batching": {"priority_levels": 2, "default_priority_level": 1},
             "parameters": {name: {"string_value": value} for name, value in parameters.items()},
         }
@@ -110,22 +128,32 @@ class InferenceModel:
 
         Raises InvalidRequest, and all that the service raises.
         """
-        size = sum(array.nbytes for array in request.inputs.values())
         with self.service.reading():
-            for name in request.outputs:
-                if name != OUTPUT:
-                    raise InvalidRequest(f"unknown output {name!r}: the model's only output is {OUTPUT}")
+            answering = self._judged if asks_of_trips(request.outputs) else self._scored
             parameters = _read_parameters(request.parameters)
-            dense = await offloaded(size, read_request, request.inputs)
-        scores = await self.service.score(
-            dense.work,
-            parameters.digest,
-            priority=PRIORITIES[parameters.priority],
-            timeout=_shorter(remaining, parameters.timeout),
-        )
+        answer, outputs = await answering(request.inputs, parameters, _shorter(remaining, parameters.timeout))
+        told = {name: getattr(answer, name) for name in ("digest", "queue_us", "compute_us", "truncated")}
+        return Inferred({name: outputs[name] for name in request.outputs or outputs}, told)
+
+    async def _scored(self, inputs: Mapping[str, Array], parameters: _Parameters, timeout: float | None) -> _Answered:
+        size = _bytes_of(inputs)
+        with self.service.reading():
+            dense = await offloaded(size, read_request, inputs)
+        priority = PRIORITIES[parameters.priority]
+        scores = await self.service.score(dense.work, parameters.digest, priority=priority, timeout=timeout)
         log_probs = await offloaded(size, dense.log_probs, scores.log_probs, parameters.datatype)
-        told = {name: getattr(scores, name) for name in ("digest", "queue_us", "compute_us", "truncated")}
-        return Inferred(log_probs, parameters.datatype, told)
+        return scores, {LOG_PROBS.name: log_probs}
+
+    async def _judged(self, inputs: Mapping[str, Array], parameters: _Parameters, timeout: float | None) -> _Answered:
+        with self.service.reading():
+            trips = await offloaded(_bytes_of(inputs), read_trips, inputs)
+        priority = PRIORITIES[parameters.priority]
+        found = await self.service.likelihood(trips, parameters.digest, priority=priority, timeout=timeout)
+        return found, trip_outputs(found.log_likelihoods, found.token_counts)
+
+
+def _bytes_of(arrays: Mapping[str, Array]) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 def _read_parameters(given: Mapping[str, object]) -> _Parameters:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from teacher_server.errors import InvalidRequest
 from teacher_server.rows import Tokens
 
 DATATYPE, DTYPE = "INT32", np.dtype("<i4")  # of every input
+NAMES = {"f2": "FP16", "f4": "FP32", "f8": "FP64", "i4": "INT32"}  # of every output, by numpy's
 MAX_RANK = 3
 CHUNK = 65_536  # numbers converted at once: between two chunks another thread may run
 
@@ -34,6 +37,11 @@ def from_numbers(name: str, datatype: str, shape: Sequence[int], numbers: Sequen
     for start in range(0, size, CHUNK):
         array[start : start + CHUNK] = numbers[start : start + CHUNK]
     return array.reshape(shape)
+
+
+def datatype_of(array: NDArray[Any]) -> str:
+    """The protocol's name of an output's type."""
+    return NAMES[array.dtype.str[1:]]
 
 
 def _size(name: str, datatype: str, shape: Sequence[int]) -> int:

@@ -135,13 +135,13 @@ def _add_inference(router: APIRouter, model: InferenceModel) -> None:
         openapi_extra=INFER_REQUEST,
     )
     async def infer(request: Request) -> Response:
-        """Log-probabilities of candidate cells after histories, in the dense form."""
+        """Log-probabilities of candidate cells after histories, or likelihoods of whole trips, in the dense form."""
         with model.service.reading():
             body = await read_body(request, model.service.limits.max_message_bytes)
             asked = await offloaded(len(body.json), read_inference, body)
         take_over_id(asked.id)
         answer = await _while_connected(request, model.infer(asked.inference))
-        content, json_length = await offloaded(answer.log_probs.nbytes, write_answer, asked, model.name, answer)
+        content, json_length = await offloaded(answer.nbytes, write_answer, asked, model.name, answer)
         if json_length is None:
             return Response(content, media_type="application/json")
         return Response(content, headers={JSON_LENGTH: str(json_length)}, media_type="application/octet-stream")

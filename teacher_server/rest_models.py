@@ -50,7 +50,7 @@ class OutputParameters(Asked):
 
 
 class OutputRequest(Asked):
-    name: str = Field(description="LOG_PROBS")
+    name: str = Field(description="LOG_PROBS; or, of whole trips, LOG_LIKELIHOOD and TOKEN_COUNT")
     parameters: OutputParameters = OutputParameters()
 
 
@@ -60,28 +60,28 @@ class InferRequest(Asked):
     id: str = Field(default="", description="Sent back as it is.")
     parameters: dict[str, Any] = Field(
         default_factory=dict,
-        description="digest (of the teacher that is meant), datatype (of the answer: FP32 or FP16), priority (1: "
+        description="digest (of the teacher that is meant), datatype (of LOG_PROBS: FP32 or FP16), priority (1: "
         "training, 2: bulk), timeout (microseconds), binary_data_output (answer in binary data).",
     )
     inputs: Annotated[list[InputTensor], Field(fail_fast=True)]
-    outputs: Annotated[list[OutputRequest], Field(fail_fast=True)] = []
+    outputs: Annotated[list[OutputRequest], Field(fail_fast=True, description="None: LOG_PROBS.")] = []
 
 
 class AnswerParameters(BaseModel):
     digest: str = Field(description="Of the teacher that answered.")
     queue_us: int = Field(description="Microseconds that the request waited.")
     compute_us: int = Field(description="Microseconds on the device.")
-    truncated: int = Field(description="Positions whose history was cut to the last tokens that fit.")
+    truncated: int = Field(description="Positions, or trips, that were cut to the last tokens that fit.")
 
 
 class OutputTensor(BaseModel):
-    name: Literal["LOG_PROBS"]
-    datatype: Literal["FP32", "FP16"]
-    shape: list[int] = Field(description="[B, n, K]")
+    name: Literal["LOG_PROBS", "LOG_LIKELIHOOD", "TOKEN_COUNT"]
+    datatype: Literal["FP32", "FP16", "FP64", "INT32"]
+    shape: list[int] = Field(description="LOG_PROBS: [B, n, K]; the others: [B, 1]")
     parameters: dict[str, int] | None = Field(default=None, description="binary_data_size, for binary data.")
     data: list[float | None] | None = Field(
         default=None,
-        description="Log-probabilities in row-major order; null where there is no candidate (in binary: -inf).",
+        description="Numbers in row-major order; null where there is no candidate (in binary: -inf).",
     )
 
 

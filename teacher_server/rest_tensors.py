@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from teacher_server.dense import OUTPUT, Array
+from teacher_server.dense import Array
 from teacher_server.errors import InvalidRequest
 from teacher_server.oip_service import VERSION, Inference, Inferred
-from teacher_server.oip_tensors import CHUNK, from_bytes, from_numbers
+from teacher_server.oip_tensors import CHUNK, datatype_of, from_bytes, from_numbers
 from teacher_server.rest_body import Body
 from teacher_server.rest_models import InferRequest, InputTensor
 
@@ -25,6 +25,7 @@ class RestInference:
     inference: Inference
     id: str
     binary: bool  # the answer's numbers as binary data
+    exceptions: Mapping[str, bool]  # the same, of outputs that say so themselves
 
 
 def read_inference(body: Body) -> RestInference:
@@ -37,35 +38,33 @@ def read_inference(body: Body) -> RestInference:
     binary = parameters.pop("binary_data_output", False)
     if not isinstance(binary, bool):
         raise InvalidRequest(f"parameter binary_data_output is {binary!r}, but must be true or false")
-    for output in message.outputs:
-        if output.parameters.binary_data is not None:
-            binary = output.parameters.binary_data
     outputs = tuple(output.name for output in message.outputs)
-    return RestInference(Inference(_arrays(message, body.binary), parameters, outputs), message.id, binary)
+    told = {output.name: output.parameters.binary_data for output in message.outputs}
+    exceptions = {name: choice for name, choice in told.items() if choice is not None}
+    return RestInference(Inference(_arrays(message, body.binary), parameters, outputs), message.id, binary, exceptions)
 
 
 def write_answer(request: RestInference, model_name: str, answer: Inferred) -> tuple[bytes, int | None]:
     """The answer's body and, for binary data, how many bytes of it are JSON."""
-    raw = answer.log_probs.tobytes() if request.binary else b""
+    binary = {name: request.exceptions.get(name, request.binary) for name in answer.outputs}
     record = {
         "model_name": model_name,
         "model_version": VERSION,
         **({"id": request.id} if request.id else {}),
         "parameters": answer.parameters,
-        "outputs": [
-            {
-                "name": OUTPUT,
-                "datatype": answer.datatype,
-                "shape": answer.log_probs.shape,
-                **({"parameters": {"binary_data_size": len(raw)}} if request.binary else {}),
-            }
-        ],
     }
-    text = to_json(record)
-    if request.binary:
-        return text + raw, len(text)
-    end = b"}]}"  # the numbers are put before the last record's end
-    return b"".join([text.removesuffix(end), b',"data":[', *_numbers(answer.log_probs), b"]", end]), None
+    outputs = b",".join(_output(name, array, binary[name]) for name, array in answer.outputs.items())
+    text = b"".join([to_json(record).removesuffix(b"}"), b',"outputs":[', outputs, b"]}"])
+    raw = [array.tobytes() for name, array in answer.outputs.items() if binary[name]]
+    return b"".join([text, *raw]), len(text) if raw else None
+
+
+def _output(name: str, array: Array, binary: bool) -> bytes:
+    """An output's record; its numbers are put before the record's end."""
+    record = {"name": name, "datatype": datatype_of(array), "shape": array.shape}
+    if binary:
+        return to_json(record | {"parameters": {"binary_data_size": array.nbytes}})
+    return b"".join([to_json(record).removesuffix(b"}"), b',"data":[', *_numbers(array), b"]}"])
 
 
 def _arrays(message: InferRequest, binary: memoryview) -> dict[str, Array]:
@@ -101,9 +100,9 @@ def _flat(tensor: InputTensor) -> list[int]:
     return numbers
 
 
-def _numbers(log_probs: Array) -> Iterator[bytes]:
+def _numbers(array: Array) -> Iterator[bytes]:
     """A JSON list without its brackets, where -inf, which JSON has no number for, is null."""
-    flat = log_probs.ravel()
+    flat = array.ravel()
     for start in range(0, flat.size, CHUNK):
         if start:
             yield b","

@@ -19,7 +19,7 @@ import triton_python_backend_utils as pb_utils  # noqa: E402
 from torch.utils.dlpack import from_dlpack  # noqa: E402
 
 from teacher_server.artifact import load_artifact  # noqa: E402
-from teacher_server.dense import OUTPUT  # noqa: E402
+from teacher_server.dense import LOG_PROBS  # noqa: E402
 from teacher_server.engine import BATCH_TOKENS, DTYPES, Engine  # noqa: E402
 from teacher_server.errors import (  # noqa: E402
     EngineFailure,
@@ -29,7 +29,7 @@ from teacher_server.errors import (  # noqa: E402
     WrongTeacher,
 )
 from teacher_server.limits import Limits  # noqa: E402
-from teacher_server.triton.batch import Array, Call, DenseScorer  # noqa: E402
+from teacher_server.triton.batch import Arrays, Call, DenseScorer  # noqa: E402
 
 # Names of TritonError's codes, which the backend adds to its module after this file is loaded.
 CODE_OF: dict[type[TeacherError], str] = {
@@ -59,7 +59,8 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response for each request of a dynamic batch, in order."""
-        return [_response(answer) for answer in self._scorer.answers([_call(request) for request in requests])]
+        answers = self._scorer.answers([_call(request) for request in requests])
+        return [_response(answer, request) for answer, request in zip(answers, requests, strict=True)]
 
 
 # Tensors cross the border through DLPack: backends that were built before numpy 2 read and write its arrays wrongly,
@@ -67,11 +68,18 @@ class TritonPythonModel:
 def _call(request: Any) -> Call:
     parameters = json.loads(request.parameters() or "{}")
     arrays = {tensor.name(): from_dlpack(tensor).numpy() for tensor in request.inputs()}
-    return Call(arrays, str(parameters.get("digest", "")), str(parameters.get("datatype", "FP32")))
+    # A request that names no outputs wants all that the model has: candidates are meant.
+    of_trips = LOG_PROBS.name not in request.requested_output_names()
+    return Call(arrays, str(parameters.get("digest", "")), str(parameters.get("datatype", "FP32")), of_trips)
 
 
-def _response(answer: Array | TeacherError) -> Any:
+def _response(answer: Arrays | TeacherError, request: Any) -> Any:
     if isinstance(answer, TeacherError):
         code = getattr(pb_utils.TritonError, CODE_OF[type(answer)])
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(answer), code))
-    return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(OUTPUT, torch.from_numpy(answer))])
+    tensors = [
+        pb_utils.Tensor.from_dlpack(name, torch.from_numpy(array))
+        for name, array in answer.items()
+        if name in request.requested_output_names()
+    ]
+    return pb_utils.InferenceResponse(tensors)

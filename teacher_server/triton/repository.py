@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from teacher_server.artifact import DESCRIPTION, WEIGHTS, load_artifact
-from teacher_server.dense import INPUTS, OUTPUT, Input
+from teacher_server.dense import INPUTS, OUTPUTS, Input, Output
 from teacher_server.description import TeacherDescription
 from teacher_server.engine import DTYPES
 from teacher_server.errors import BadSettings
@@ -84,7 +84,7 @@ def model_config(description: TeacherDescription, settings: TritonSettings) -> s
         'backend: "python"',
         f"max_batch_size: {settings.max_batch_size}",
         *(f"input {{ {_input(known)} }}" for known in INPUTS.values()),
-        f'output {{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: [ -1, -1 ] }}',
+        *(f"output {{ {_output(known)} }}" for known in OUTPUTS.values()),
         f"instance_group {{ count: 1 kind: {KINDS[settings.device]} }}",
         "dynamic_batching { priority_levels: 2 default_priority_level: 1 "  # 1: training, 2: bulk, as in our server
         f"default_queue_policy {{ allow_timeout_override: true max_queue_size: {settings.max_queue_size} }} }}",
@@ -132,6 +132,10 @@ def _input(known: Input) -> str:
     ragged = " allow_ragged_batch: true" if -1 in known.dims else ""
     optional = " optional: true" if known.optional else ""
     return f'name: "{known.name}" data_type: TYPE_INT32 dims: [ {dims} ]{ragged}{optional}'
+
+
+def _output(known: Output) -> str:
+    return f'name: "{known.name}" data_type: TYPE_{known.datatype} dims: [ {", ".join(map(str, known.dims))} ]'
 
 
 def _check_target(out: Path, overwrite: bool) -> None:

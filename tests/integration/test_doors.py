@@ -28,14 +28,29 @@ from teacher_server.http_status import HTTP_STATUS_OF
 from teacher_server.rows import ScoreWork
 from tests.serving import RunningTeacher, serve
 from tests.teacher_server.dense_clients import (
+    OF_TRIPS,
     Arrays,
     infer_json,
     infer_message,
     log_probs_in,
     log_probs_of_json,
+    outputs_in,
+    outputs_of_json,
     stock_inputs,
 )
-from tests.teacher_server.scoring import dense_arrays_of, log_probs_of, message_of, oracle, work_of, works
+from tests.teacher_server.scoring import (
+    dense_arrays_of,
+    log_probs_of,
+    message_of,
+    oracle,
+    ragged_trips,
+    trip_arrays_of,
+    trip_oracle,
+    trips_message_of,
+    trips_of,
+    work_of,
+    works,
+)
 
 INFER = "/v2/models/teacher/infer"
 
@@ -65,6 +80,19 @@ class Doors:
             "gRPC, typed": log_probs_in(self.inference.ModelInfer(typed, timeout=30)),
             "REST, JSON": log_probs_of_json(self.rest.post(INFER, json=infer_json(arrays)).json()),
             "REST, binary": self.stock_rest.infer("teacher", stock_inputs(arrays, oip_http)).as_numpy("LOG_PROBS"),
+        }
+
+    def judged(self, arrays: Arrays) -> dict[str, dict[str, NDArray[Any]]]:
+        """Outputs by name, [B, 1] each, by each form of the Open Inference Protocol."""
+        raw, typed = (infer_message(arrays, "teacher", raw=raw, outputs=OF_TRIPS) for raw in (True, False))
+        outputs = [oip_http.InferRequestedOutput(name) for name in OF_TRIPS]
+        stock = self.stock_rest.infer("teacher", stock_inputs(arrays, oip_http), outputs=outputs)
+        record = infer_json(arrays, outputs=[{"name": name} for name in OF_TRIPS])
+        return {
+            "gRPC, raw": outputs_in(self.inference.ModelInfer(raw, timeout=30)),
+            "gRPC, typed": outputs_in(self.inference.ModelInfer(typed, timeout=30)),
+            "REST, JSON": outputs_of_json(self.rest.post(INFER, json=record).json()),
+            "REST, binary": {name: stock.as_numpy(name) for name in OF_TRIPS},
         }
 
 
@@ -113,6 +141,18 @@ def test_every_door_gives_the_same_numbers(doors: Doors, artifact: Path, work: S
         # The native answers were computed history by history: the same within rounding.
         np.testing.assert_allclose(got, expected, atol=1e-5, rtol=2e-6, err_msg=door)
         np.testing.assert_array_equal(got, answers["gRPC, raw"], err_msg=door)
+
+
+@given(ragged_trips(), st.sampled_from([0, -1, 2**31 - 1]))
+@settings(max_examples=30, deadline=None)
+def test_every_door_judges_whole_trips_alike(doors: Doors, artifact: Path, trips: list[list[int]], junk: int) -> None:
+    reply = doors.native.Likelihood(trips_message_of(trips_of(trips)), timeout=30)
+    found = np.frombuffer(reply.log_likelihoods, "<f8")
+    sums, counts = trip_oracle(load_artifact(artifact).build(), trips)
+    np.testing.assert_allclose(found, sums, atol=1e-4, rtol=2e-6)
+    for door, answer in doors.judged(trip_arrays_of(trips_of(trips), junk)).items():
+        np.testing.assert_array_equal(answer["LOG_LIKELIHOOD"][:, 0], found, err_msg=door)
+        assert answer["TOKEN_COUNT"][:, 0].tolist() == counts, door
 
 
 GOOD = work_of([[1, 2, 3]], [[[6, 7]]])

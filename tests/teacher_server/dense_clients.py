@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 
 Arrays = Mapping[str, NDArray[Any]]
+DTYPES = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "INT32": "<i4"}
+OF_TRIPS = ("LOG_LIKELIHOOD", "TOKEN_COUNT")  # the outputs that say how probable whole trips are
 
 
 def stock_inputs(arrays: Arrays, client: Any, **how: Any) -> list[Any]:
@@ -21,9 +23,9 @@ def stock_inputs(arrays: Arrays, client: Any, **how: Any) -> list[Any]:
     return inputs
 
 
-def infer_message(arrays: Arrays, model: str, *, raw: bool = True) -> pb.ModelInferRequest:
+def infer_message(arrays: Arrays, model: str, *, raw: bool = True, outputs: Sequence[str] = ()) -> pb.ModelInferRequest:
     """The protobuf message, its numbers raw or typed."""
-    message = pb.ModelInferRequest(model_name=model)
+    message = pb.ModelInferRequest(model_name=model, outputs=[{"name": name} for name in outputs])
     for name, array in arrays.items():
         tensor = message.inputs.add(name=name, datatype="INT32", shape=array.shape)
         if raw:
@@ -33,10 +35,16 @@ def infer_message(arrays: Arrays, model: str, *, raw: bool = True) -> pb.ModelIn
     return message
 
 
+def outputs_in(response: pb.ModelInferResponse) -> dict[str, NDArray[Any]]:
+    """By name."""
+    return {
+        output.name: np.frombuffer(raw, DTYPES[output.datatype]).reshape(output.shape)
+        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
+    }
+
+
 def log_probs_in(response: pb.ModelInferResponse) -> NDArray[Any]:
-    output = response.outputs[0]
-    dtype = {"FP32": "<f4", "FP16": "<f2"}[output.datatype]
-    return np.frombuffer(response.raw_output_contents[0], dtype).reshape(output.shape)
+    return outputs_in(response)["LOG_PROBS"]
 
 
 def infer_json(arrays: Arrays, *, nested: bool = True, **fields: Any) -> dict[str, Any]:
@@ -53,8 +61,15 @@ def infer_json(arrays: Arrays, *, nested: bool = True, **fields: Any) -> dict[st
     return {"inputs": inputs, **fields}
 
 
+def outputs_of_json(answer: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """By name."""
+    return {output["name"]: _array(output) for output in answer["outputs"]}
+
+
 def log_probs_of_json(answer: Mapping[str, Any]) -> NDArray[Any]:
-    output = answer["outputs"][0]
-    dtype = {"FP32": np.float32, "FP16": np.float16}[output["datatype"]]
+    return outputs_of_json(answer)["LOG_PROBS"]
+
+
+def _array(output: Mapping[str, Any]) -> NDArray[Any]:
     numbers = [-np.inf if number is None else number for number in output["data"]]
-    return np.array(numbers, dtype).reshape(output["shape"])
+    return np.array(numbers, DTYPES[output["datatype"]]).reshape(output["shape"])

@@ -144,6 +144,13 @@ def dense_arrays_of(
     }
 
 
+def trip_arrays_of(trips: TripWork, junk: int = 0) -> dict[str, NDArray[np.int32]]:
+    """Whole trips as the tensors of an Open Inference client, `junk` in the padding."""
+    history = np.full((len(trips.lengths), int(trips.lengths.max())), junk, np.int32)
+    history[np.arange(history.shape[1]) < trips.lengths[:, None]] = trips.tokens
+    return {"HISTORY": history, "HISTORY_LENGTH": trips.lengths.astype(np.int32)[:, None]}
+
+
 def message_of(work: ScoreWork, **fields: object) -> pb.ScoreRequest:
     """The work on the wire (two-byte tokens); `fields` replace or add fields of the message."""
     message = pb.ScoreRequest(

@@ -10,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from teacher_server.dense import read_request
+from teacher_server.dense import asks_of_trips, read_request, read_trips
 from teacher_server.errors import InvalidRequest
 from teacher_server.rows import ScoreWork
-from tests.teacher_server.scoring import dense_arrays_of, work_of, works
+from tests.teacher_server.dense_clients import OF_TRIPS
+from tests.teacher_server.scoring import dense_arrays_of, ragged_trips, trip_arrays_of, trips_of, work_of, works
 
 JUNK = st.sampled_from([0, -1, 3, 2**31 - 1])
 
 
 def fields(work: ScoreWork) -> dict[str, list[int]]:
-    return {field.name: getattr(work, field.name).tolist() for field in dataclasses.fields(ScoreWork)}
+    return {field.name: np.asarray(getattr(work, field.name)).tolist() for field in dataclasses.fields(ScoreWork)}
 
 
 def small() -> dict[str, NDArray[np.int32]]:
@@ -110,3 +111,33 @@ def test_what_does_not_fit_is_refused_by_name(name: str, value: object, message:
 def test_an_answer_of_another_type_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="LOG_PROBS cannot be 'BF16': use FP32 or FP16"):
         read_request(small()).log_probs(np.zeros(7, np.float32), "BF16")
+
+
+@given(ragged_trips(), JUNK)
+def test_whole_trips_are_their_cells(trips: list[list[int]], junk: int) -> None:
+    found = read_trips(trip_arrays_of(trips_of(trips), junk))
+    assert [cells.tolist() for cells in np.split(found.tokens, np.cumsum(found.lengths)[:-1])] == trips
+
+
+def test_what_whole_trips_have_no_use_for_is_refused() -> None:
+    arrays = trip_arrays_of(trips_of([[1, 2], [3]]))
+    for wrong, words in (
+        (arrays | {"WINDOW": arrays["HISTORY_LENGTH"]}, "unknown input 'WINDOW': use HISTORY, HISTORY_LENGTH"),
+        ({"HISTORY": arrays["HISTORY"]}, "input HISTORY_LENGTH is missing"),
+        (arrays | {"HISTORY_LENGTH": np.array([[2]], np.int32)}, "HISTORY_LENGTH has 1 rows, but HISTORY has 2"),
+        (arrays | {"HISTORY_LENGTH": np.array([[2], [3]], np.int32)}, r"HISTORY_LENGTH\[1\] is 3: it must be in 1..2"),
+    ):
+        with pytest.raises(InvalidRequest, match=words):
+            read_trips(wrong)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "of_trips"), [((), False), (("LOG_PROBS",) * 2, False), (("TOKEN_COUNT",), True), (OF_TRIPS, True)]
+)
+def test_outputs_say_what_is_asked(outputs: tuple[str, ...], of_trips: bool) -> None:
+    assert asks_of_trips(outputs) is of_trips
+
+
+def test_candidates_and_whole_trips_are_two_requests() -> None:
+    with pytest.raises(InvalidRequest, match="ask for them apart"):
+        asks_of_trips(["LOG_LIKELIHOOD", "LOG_PROBS"])

@@ -65,10 +65,14 @@ def test_a_stock_client_learns_what_is_here(client: oip.InferenceServerClient, a
     shapes = {tensor.name: (tensor.datatype, list(tensor.shape)) for tensor in metadata.inputs}
     assert shapes["HISTORY"] == ("INT32", [-1, -1])
     assert shapes["CANDIDATES"] == ("INT32", [-1, -1, -1])
-    assert [(o.name, o.datatype, list(o.shape)) for o in metadata.outputs] == [("LOG_PROBS", "FP32", [-1, -1, -1])]
+    assert [(o.name, o.datatype, list(o.shape)) for o in metadata.outputs] == [
+        ("LOG_PROBS", "FP32", [-1, -1, -1]),
+        ("LOG_LIKELIHOOD", "FP64", [-1, 1]),
+        ("TOKEN_COUNT", "INT32", [-1, 1]),
+    ]
     config = client.get_model_config("lm").config
     assert config.max_batch_size == 65_536
-    assert {i.name for i in config.input if i.optional} == {"SCORED", "WINDOW"}
+    assert {i.name for i in config.input if not i.optional} == {"HISTORY", "HISTORY_LENGTH"}
     assert config.HasField("dynamic_batching")
     told = {name: parameter.string_value for name, parameter in config.parameters.items()}
     assert told["digest"] == description.digest

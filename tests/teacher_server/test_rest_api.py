@@ -23,8 +23,16 @@ from teacher_server.model import LMTAD
 from teacher_server.rest_api import EXAMPLE
 from teacher_server.rest_body import MAX_JSON_BYTES
 from tests.serving import RunningTeacher, serve
-from tests.teacher_server.dense_clients import Arrays, infer_json, log_probs_of_json, stock_inputs
-from tests.teacher_server.scoring import dense_arrays_of, oracle, work_of
+from tests.teacher_server.dense_clients import OF_TRIPS, Arrays, infer_json, log_probs_of_json, stock_inputs
+from tests.teacher_server.scoring import (
+    BLOCK_SIZE,
+    dense_arrays_of,
+    oracle,
+    trip_arrays_of,
+    trip_oracle,
+    trips_of,
+    work_of,
+)
 
 GOOD = work_of([[1, 2, 3], [4, 5]], [[[6, 7], [8, 9, 10]], [[11, 12]]], window=2)
 ARRAYS = dense_arrays_of(GOOD)
@@ -98,6 +106,22 @@ def test_a_stock_client_is_answered(
     assert (response["model_name"], response["model_version"], response["id"]) == ("teacher", "1", "seven")
     assert (response["parameters"]["digest"], response["parameters"]["truncated"]) == (teacher.digest, 0)
     assert response["parameters"]["compute_us"] > 0
+
+
+TRIPS = [[1, 2, 3], [4], [5] * (BLOCK_SIZE + 2)]
+
+
+@pytest.mark.parametrize("binary", [(False, False), (False, True), (True, False), (True, True)])
+def test_a_stock_client_asks_of_whole_trips(
+    client: oip.InferenceServerClient, model: LMTAD, binary: tuple[bool, bool]
+) -> None:
+    """Each output says by itself whether it is wanted as binary data."""
+    outputs = [oip.InferRequestedOutput(name, binary_data=each) for name, each in zip(OF_TRIPS, binary, strict=True)]
+    answer = client.infer("teacher", stock_inputs(trip_arrays_of(trips_of(TRIPS)), oip), outputs=outputs)
+    sums, counts = trip_oracle(model, TRIPS)
+    np.testing.assert_allclose(answer.as_numpy("LOG_LIKELIHOOD")[:, 0], sums, rtol=1e-6)
+    assert answer.as_numpy("TOKEN_COUNT")[:, 0].tolist() == counts
+    assert answer.get_response()["parameters"]["truncated"] == 1
 
 
 @pytest.mark.parametrize("outputs", [None, [oip.InferRequestedOutput("LOG_PROBS")]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,17 @@ from teacher_server.packing import PackedBatch
 from teacher_server.rows import ScoreWork
 from teacher_server.triton.batch import Call, DenseScorer
 from tests.serving import tiny_artifact
-from tests.teacher_server.scoring import dense_arrays_of, oracle, tiny_engine, tiny_model, work_of, works
+from tests.teacher_server.scoring import (
+    dense_arrays_of,
+    oracle,
+    tiny_engine,
+    tiny_model,
+    trip_arrays_of,
+    trip_oracle,
+    trips_of,
+    work_of,
+    works,
+)
 
 WRONG: dict[type[TeacherError], Call] = {
     WrongTeacher: Call({}, digest="0" * 64),
@@ -63,9 +73,9 @@ def scorer(description: TeacherDescription, engine: object = None) -> DenseScore
     return DenseScorer(description, engine or tiny_engine(tiny_model()), limits, token_budget=64)  # type: ignore[arg-type]
 
 
-def flat(answer: NDArray[np.float32] | TeacherError) -> NDArray[np.float32]:
-    assert isinstance(answer, np.ndarray), answer
-    return answer[np.isfinite(answer)]
+def flat(answer: Mapping[str, NDArray[np.float32]] | TeacherError) -> NDArray[np.float32]:
+    assert not isinstance(answer, TeacherError), answer
+    return answer["LOG_PROBS"][np.isfinite(answer["LOG_PROBS"])]
 
 
 def fits(work: ScoreWork) -> bool:
@@ -113,14 +123,33 @@ def test_when_memory_ends_batches_get_smaller(description: TeacherDescription, r
     for want, answer in zip((work, small), answers, strict=True):
         if not isinstance(answer, EngineFailure):
             np.testing.assert_allclose(flat(answer), oracle(tiny_model(), want), atol=1e-5)
-    assert isinstance(answers[1], np.ndarray)
+    assert not isinstance(answers[1], TeacherError)
+
+
+def test_whole_trips_beside_candidates(description: TeacherDescription) -> None:
+    work, trips = work_of([[5, 2]], [[[1, 2], [3, 4]]]), [[1, 2, 3], [4], [5] * 20]
+    of_trips = trip_arrays_of(trips_of(trips))
+    calls = [
+        Call(dense_arrays_of(work)),
+        Call(of_trips, of_trips=True),
+        Call(of_trips | {"HISTORY_LENGTH": of_trips["HISTORY_LENGTH"] + 99}, of_trips=True),
+        Call(trip_arrays_of(trips_of([[7] * 11] * 100)), of_trips=True),
+    ]
+    scored, judged, invalid, too_large = scorer(description).answers(calls)
+    np.testing.assert_allclose(flat(scored), oracle(tiny_model(), work), atol=1e-5)
+    assert not isinstance(judged, TeacherError)
+    sums, counts = trip_oracle(tiny_model(), trips)
+    np.testing.assert_allclose(judged["LOG_LIKELIHOOD"][:, 0], sums, rtol=1e-6)
+    assert judged["TOKEN_COUNT"][:, 0].tolist() == counts
+    assert isinstance(invalid, InvalidRequest)
+    assert isinstance(too_large, TooLarge)
 
 
 def test_half_precision_is_asked_for_by_name(description: TeacherDescription) -> None:
     arrays = dense_arrays_of(work_of([[5]], [[[1, 2]]]))
     half, full, neither = scorer(description).answers([Call(arrays, datatype=t) for t in ("FP16", "FP32", "BF16")])
-    assert isinstance(half, np.ndarray)
-    assert half.dtype == np.float16
+    assert not isinstance(half, TeacherError)
+    assert half["LOG_PROBS"].dtype == np.float16
     np.testing.assert_allclose(flat(half), flat(full), atol=1e-2)
     assert isinstance(neither, InvalidRequest)
 

@@ -40,7 +40,8 @@ def test_the_configuration_says_who_the_teacher_is(artifact: Path) -> None:
     description = read_description(artifact)
     config = config_of(description, TritonSettings("trips", "cuda", "float16", 64, 8, 1024))
     assert (config.name, config.backend, config.max_batch_size) == ("trips", "python", 64)
-    assert [tensor.name for tensor in config.input if tensor.optional] == ["SCORED", "WINDOW"]
+    assert [tensor.name for tensor in config.input if not tensor.optional] == ["HISTORY", "HISTORY_LENGTH"]
+    assert [tensor.name for tensor in config.output] == ["LOG_PROBS", "LOG_LIKELIHOOD", "TOKEN_COUNT"]
     assert [tensor.name for tensor in config.input if tensor.allow_ragged_batch] == [
         tensor.name for tensor in config.input if -1 in tensor.dims
     ]
