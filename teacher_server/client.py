@@ -1,4 +1,4 @@
-"""Ask a served teacher from the command line: who are you, and how likely are these candidates?"""
+"""Ask a served teacher from the command line: who are you, how likely are these candidates, these whole trips?"""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from teacher_server.grpc_status import STATUS_OF
 
 TIMEOUT = 60.0  # seconds for one answer
 PLAIN = ClientFiles()
+TOLD = ("digest", "queue_us", "compute_us", "truncated")  # by every answer
 
 _ERROR_OF: dict[grpc.StatusCode, type[TeacherError]] = {code: error for error, code in STATUS_OF.items()}
 
@@ -60,10 +61,33 @@ def score_address(address: str, request: object, files: ClientFiles = PLAIN) -> 
     flat = iter(np.frombuffer(response.log_probs, "<f4").tolist())
     return {
         "log_probs": [[[next(flat) for _ in cells] for cells in history] for history in candidates],
-        "digest": response.digest,
-        "queue_us": response.queue_us,
-        "compute_us": response.compute_us,
-        "truncated": response.truncated,
+        **{name: getattr(response, name) for name in TOLD},
+    }
+
+
+def judge_address(address: str, request: object, files: ClientFiles = PLAIN) -> dict[str, Any]:
+    """How probable whole trips are, for a request written in JSON: {"trips": [[cell, ...], ...], "digest": ""}.
+
+    Returns {"log_likelihoods": [...], "token_counts": [...], "anomaly_scores": [...], "digest", "queue_us",
+    "compute_us", "truncated"}: a number for each trip. Raises as `score_address`.
+    """
+    fields = _fields(request, "trips", "digest")
+    trips = fields["trips"]
+    if not _nested(trips, 2):
+        raise InvalidRequest("trips must be a list of lists of cells")
+    described = _called(address, files, "Describe", pb.DescribeRequest())
+    message = pb.LikelihoodRequest(
+        digest=fields["digest"],
+        tokens=_packed("trips", [cell for trip in trips for cell in trip], TOKEN_DTYPES[described.token_type]),
+        lengths=_packed("trips", [len(trip) for trip in trips], np.dtype("<u4")),
+    )
+    response = _called(address, files, "Likelihood", message)
+    sums, counts = np.frombuffer(response.log_likelihoods, "<f8"), np.frombuffer(response.token_counts, "<u4")
+    return {
+        "log_likelihoods": sums.tolist(),
+        "token_counts": counts.tolist(),
+        "anomaly_scores": (-sums / counts).tolist(),
+        **{name: getattr(response, name) for name in TOLD},
     }
 
 
@@ -75,6 +99,8 @@ def _called(address: str, files: ClientFiles, method: str, request: Message) -> 
             stub = teacher_pb2_grpc.TeacherServiceStub(channel)
             return getattr(stub, method)(request, timeout=TIMEOUT, metadata=metadata)
         except grpc.RpcError as error:
+            if method == "Likelihood" and error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise BadSettings(f"the server at {address} is too old to judge whole trips: update it") from None
             raise _translated(address, error.code(), error.details()) from None
 
 
@@ -86,22 +112,28 @@ def _translated(address: str, code: grpc.StatusCode, details: str) -> TeacherErr
 
 def _read(request: object) -> tuple[list[list[int]], list[list[list[int]]], int, str]:
     """The request's fields, their JSON types checked."""
-    if not isinstance(request, dict):
-        raise InvalidRequest('the request must be a JSON object with "histories" and "candidates"')
-    unknown = request.keys() - {"histories", "candidates", "window", "digest"}
-    if unknown:
-        raise InvalidRequest(f"unknown field {min(unknown)!r}: use histories, candidates, window, digest")
-    histories, candidates = request.get("histories"), request.get("candidates")
-    window, digest = request.get("window", 0), request.get("digest", "")
+    fields = _fields(request, "histories", "candidates", "window", "digest")
+    histories, candidates, window = fields["histories"], fields["candidates"], fields.get("window", 0)
     if not _nested(histories, 2):
         raise InvalidRequest("histories must be a list of lists of cells")
     if not _nested(candidates, 3):
         raise InvalidRequest("candidates must be a list, per history, of lists, per scored position, of cells")
     if type(window) is not int or not 0 <= window < 2**32:
         raise InvalidRequest(f"window must be a whole number, 0 or more, got {window!r}")
+    return histories, candidates, window, fields["digest"]
+
+
+def _fields(request: object, *known: str) -> dict[str, Any]:
+    """The fields of a request, None for those that are not there; their names and the digest are checked."""
+    if not isinstance(request, dict):
+        raise InvalidRequest('the request must be a JSON object with "histories" and "candidates", or with "trips"')
+    unknown = request.keys() - set(known)
+    if unknown:
+        raise InvalidRequest(f"unknown field {min(unknown)!r}: use {', '.join(known)}")
+    digest = request.get("digest", "")
     if not isinstance(digest, str):
         raise InvalidRequest(f"digest must be a string, got {digest!r}")
-    return histories, candidates, window, digest  # type: ignore[return-value]
+    return {"histories": None, "candidates": None, "trips": None, **request, "digest": digest}
 
 
 def _nested(value: object, depth: int) -> bool:

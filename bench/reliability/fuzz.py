@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 
 from bench.reliability.doors import Door, R, Senseless
-from bench.reliability.grpc_doors import InferenceDoor, NativeDoor
+from bench.reliability.grpc_doors import InferenceDoor, NativeDoor, TripsDoor
 from bench.reliability.openapi import ask_all_pages
 from bench.reliability.oracle import Oracle, same
 from bench.reliability.rest_door import RestDoor
@@ -24,7 +24,8 @@ from tests.serving import RunningTeacher, serve
 
 WINDOWS = (0, 1, 3, 7, BLOCK, 1000)
 CALLERS = 3  # of each door
-SHARES = {"native": 0.5, "inference": 0.25, "rest": 0.25, "openapi": 0.05}  # of all requests; the last one's on top
+# Of all requests; the last one's on top.
+SHARES = {"native": 0.35, "native trips": 0.15, "inference": 0.25, "rest": 0.25, "openapi": 0.05}
 
 
 def run(options: Options, folder: Path) -> Findings:
@@ -43,7 +44,7 @@ async def _fuzz(server: RunningTeacher, oracle: Oracle, options: Options) -> Fin
         grpc.aio.insecure_channel(server.grpc) as channel,
         httpx.AsyncClient(base_url=server.http, timeout=30) as client,
     ):
-        doors: list[Door[Any]] = [NativeDoor(channel), InferenceDoor(channel), RestDoor(client)]
+        doors: list[Door[Any]] = [NativeDoor(channel), TripsDoor(channel), InferenceDoor(channel), RestDoor(client)]
         callers = [
             _call(
                 door,

@@ -11,17 +11,17 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as oip
 
+from bench.reliability.dense import dense_answer, dense_question, numbers_of
 from bench.reliability.doors import CALLERS_FAULTS, Answer, Numbers, Senseless
 from bench.reliability.mutations import spoilt_bytes
 from bench.reliability.oracle import Oracle
 from bench.served import message_of
 from protos.teacher.v1 import teacher_pb2 as pb
-from teacher_server.dense import read_request
 from teacher_server.errors import InvalidRequest
 from teacher_server.grpc_status import STATUS_OF
 from teacher_server.rows import ScoreWork
-from tests.teacher_server.dense_clients import infer_message, log_probs_in
-from tests.teacher_server.scoring import dense_arrays_of
+from teacher_server.trips import TripWork
+from tests.teacher_server.dense_clients import infer_message, outputs_in
 
 
 class GrpcDoor(ABC):
@@ -84,6 +84,32 @@ class NativeDoor(GrpcDoor):
         return np.frombuffer(message.log_probs, "<f2" if message.reply_type == 2 else "<f4")
 
 
+class TripsDoor(GrpcDoor):
+    """teacher.v1.TeacherService, asked how probable whole trips are."""
+
+    name = "native trips"
+    method = "/teacher.v1.TeacherService/Likelihood"
+
+    def request(self, work: ScoreWork, chance: random.Random) -> bytes:
+        return pb.LikelihoodRequest(
+            tokens=work.tokens.astype("<u2").tobytes(),
+            lengths=work.lengths.astype("<u4").tobytes(),
+            priority=chance.choice(pb.Priority.keys()),
+        ).SerializeToString()
+
+    def expected(self, request: bytes, oracle: Oracle) -> Numbers:
+        message = _parsed(pb.LikelihoodRequest, request)
+        if message.digest:
+            raise ValueError("for another teacher")
+        lengths = np.frombuffer(message.lengths, "<u4").astype(np.int64)
+        trips = TripWork(np.frombuffer(message.tokens, "<u2").astype(np.int32), lengths)
+        return np.stack(oracle.likelihoods(trips))
+
+    def _numbers(self, reply: bytes) -> Numbers:
+        message = pb.LikelihoodResponse.FromString(reply)
+        return np.stack([np.frombuffer(message.log_likelihoods, "<f8"), np.frombuffer(message.token_counts, "<u4")])
+
+
 class InferenceDoor(GrpcDoor):
     """inference.GRPCInferenceService: padded tensors, raw or typed."""
 
@@ -91,8 +117,8 @@ class InferenceDoor(GrpcDoor):
     method = "/inference.GRPCInferenceService/ModelInfer"
 
     def request(self, work: ScoreWork, chance: random.Random) -> bytes:
-        arrays = dense_arrays_of(work, junk=chance.choice((0, -1)))
-        message = infer_message(arrays, "teacher", raw=chance.random() < 0.7)
+        arrays, outputs = dense_question(work, chance)
+        message = infer_message(arrays, "teacher", raw=chance.random() < 0.7, outputs=outputs)
         message.parameters["datatype"].string_param = chance.choice(("FP32", "FP16"))
         return message.SerializeToString()
 
@@ -103,12 +129,11 @@ class InferenceDoor(GrpcDoor):
             raw, typed = message.raw_input_contents, tensor.contents.int_contents
             flat = np.frombuffer(raw[place], "<i4") if raw else np.array(typed, np.int32)
             arrays[tensor.name] = flat.reshape(tensor.shape)
-        dense = read_request(arrays)
         datatype = message.parameters["datatype"].string_param if "datatype" in message.parameters else "FP32"
-        return dense.log_probs(oracle.log_probs(dense.work), datatype)
+        return dense_answer(arrays, [output.name for output in message.outputs], datatype, oracle)
 
     def _numbers(self, reply: bytes) -> Numbers:
-        return log_probs_in(oip.ModelInferResponse.FromString(reply))
+        return numbers_of(outputs_in(oip.ModelInferResponse.FromString(reply)))
 
 
 def _parsed(kind: Any, data: bytes) -> Any:

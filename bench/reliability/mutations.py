@@ -8,7 +8,8 @@ from typing import Any
 
 JUNK: list[Any] = [
     None, True, -1, 0, 1, 2, 5, 400, 2**31, 2**63, -(2**70), 1.5, 1e308, float("nan"), "", "7", "\0", "Ж" * 300,
-    "FP16", "INT64", "LOG_PROBS", [], [[]], [1, [2]], {}, {"binary_data_size": 4}, {"binary_data": True},
+    "FP16", "INT64", "LOG_PROBS", "LOG_LIKELIHOOD", "TOKEN_COUNT",
+    [], [[]], [1, [2]], {}, {"binary_data_size": 4}, {"binary_data": True},
     {"timeout": 1}, {"priority": 2}, {"datatype": "FP16"}, {"digest": "ab" * 32}, {"binary_data_output": True},
 ]  # fmt: skip
 

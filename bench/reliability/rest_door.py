@@ -13,15 +13,14 @@ from typing import Any
 import httpx
 import numpy as np
 
+from bench.reliability.dense import dense_answer, dense_question, numbers_of
 from bench.reliability.doors import CALLERS_FAULTS, Answer, Numbers, Senseless
 from bench.reliability.mutations import spoilt_bytes, spoilt_record
 from bench.reliability.oracle import Oracle
-from teacher_server.dense import DATATYPES, read_request
 from teacher_server.errors import InvalidRequest
 from teacher_server.http_status import HTTP_STATUS_OF
 from teacher_server.rows import ScoreWork
-from tests.teacher_server.dense_clients import infer_json, log_probs_of_json
-from tests.teacher_server.scoring import dense_arrays_of
+from tests.teacher_server.dense_clients import DTYPES, infer_json, outputs_of_json
 
 LENGTH = "inference-header-content-length"
 ENCODERS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
@@ -57,8 +56,9 @@ class RestDoor:
         self._client = client
 
     def request(self, work: ScoreWork, chance: random.Random) -> RestRequest:
-        arrays = dense_arrays_of(work, junk=chance.choice((0, -1)))
+        arrays, outputs = dense_question(work, chance)
         record = infer_json(arrays, nested=chance.random() < 0.5, id=chance.choice(("", "seven")))
+        record["outputs"] = [{"name": name} for name in outputs]
         binary = chance.random() < 0.5
         record["parameters"] = {"datatype": chance.choice(("FP32", "FP16")), "binary_data_output": binary}
         encoding = chance.choice(("", "", "gzip", "deflate"))
@@ -100,11 +100,9 @@ class RestDoor:
         if reply.status_code != 200:
             return Answer(str(reply.status_code), reply.json()["error"])  # there is always one
         if reply.headers["content-type"] == "application/json":
-            return Answer("OK", numbers=log_probs_of_json(reply.json()))
+            return Answer("OK", numbers=numbers_of(outputs_of_json(reply.json())))
         length = int(reply.headers[LENGTH])
-        output = json.loads(reply.content[:length])["outputs"][0]
-        numbers = np.frombuffer(reply.content[length:], DATATYPES[output["datatype"]])
-        return Answer("OK", numbers=numbers.reshape(output["shape"]))
+        return Answer("OK", numbers=numbers_of(_outputs_in(json.loads(reply.content[:length]), reply.content[length:])))
 
     def expected(self, request: RestRequest, oracle: Oracle) -> Numbers:
         try:
@@ -118,8 +116,8 @@ class RestDoor:
             numbers = np.frombuffer(tail[:size], "<i4") if size is not None else _flat(tensor["data"])
             tail = tail[size or 0 :]
             arrays[tensor["name"]] = numbers.reshape(tensor["shape"])
-        dense = read_request(arrays)
-        return dense.log_probs(oracle.log_probs(dense.work), record.get("parameters", {}).get("datatype", "FP32"))
+        outputs = [output["name"] for output in record.get("outputs", [])]
+        return dense_answer(arrays, outputs, record.get("parameters", {}).get("datatype", "FP32"), oracle)
 
     @staticmethod
     def _parts(request: RestRequest) -> tuple[bytes, bytes]:
@@ -128,6 +126,17 @@ class RestDoor:
         if not 0 <= length <= len(request.content):
             raise ValueError(f"{length} bytes of JSON in {len(request.content)}")
         return request.content[:length], request.content[length:]
+
+
+def _outputs_in(record: Any, tail: bytes) -> dict[str, Numbers]:
+    """Outputs by name, some of them perhaps in the JSON."""
+    found = outputs_of_json({"outputs": [output for output in record["outputs"] if "data" in output]})
+    for output in record["outputs"]:
+        if "data" not in output:
+            size = output["parameters"]["binary_data_size"]
+            found[output["name"]] = np.frombuffer(tail[:size], DTYPES[output["datatype"]]).reshape(output["shape"])
+            tail = tail[size:]
+    return found
 
 
 def _flat(data: Any) -> np.ndarray[Any, np.dtype[np.int32]]:

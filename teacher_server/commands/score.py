@@ -19,12 +19,16 @@ def score(
     client_key: ClientKey = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Ask a served teacher for log-probabilities: {"histories": [[1, 2]], "candidates": [[[3, 4]]], "window": 0}."""
+    """Ask a served teacher how probable candidates are: {"histories": [[1, 2]], "candidates": [[[3, 4]]], "window": 0}.
+
+    Or whole trips: {"trips": [[1, 2, 3]]}.
+    """
     from teacher_server.channel import ClientFiles
-    from teacher_server.client import score_address
+    from teacher_server.client import judge_address, score_address
 
     try:
         content = json.load(request)
     except ValueError as error:
         raise InvalidRequest(f"{request.name}: not valid JSON: {error}") from None
-    print(json.dumps(score_address(address, content, ClientFiles(ca, client_cert, client_key, token_file))))
+    ask = judge_address if isinstance(content, dict) and "trips" in content else score_address
+    print(json.dumps(ask(address, content, ClientFiles(ca, client_cert, client_key, token_file))))

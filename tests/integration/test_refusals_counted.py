@@ -12,8 +12,8 @@ from tritonclient.grpc import service_pb2_grpc
 
 from protos.teacher.v1 import teacher_pb2_grpc
 from tests.serving import RunningTeacher, serve, tiny_artifact
-from tests.teacher_server.dense_clients import infer_json, infer_message
-from tests.teacher_server.scoring import dense_arrays_of, message_of, work_of
+from tests.teacher_server.dense_clients import OF_TRIPS, infer_json, infer_message
+from tests.teacher_server.scoring import dense_arrays_of, message_of, trips_message_of, trips_of, work_of
 
 TOKEN = "a-token-of-some-length"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
@@ -47,6 +47,21 @@ def by_native(teacher: RunningTeacher, kind: str) -> None:
         teacher_pb2_grpc.TeacherServiceStub(channel).Score(message, timeout=10, metadata=metadata)
 
 
+def by_native_trips(teacher: RunningTeacher, kind: str) -> None:
+    message = trips_message_of(trips_of([[1, 2]]), lengths=b"123" if kind == "InvalidRequest" else b"")
+    metadata = () if kind == "Unauthenticated" else tuple(BEARER.items())
+    with grpc.insecure_channel(teacher.grpc) as channel, pytest.raises(grpc.RpcError):
+        teacher_pb2_grpc.TeacherServiceStub(channel).Likelihood(message, timeout=10, metadata=metadata)
+
+
+def by_inference_trips(teacher: RunningTeacher, kind: str) -> None:
+    """Candidates have no place among whole trips."""
+    message = infer_message(ARRAYS, "teacher", outputs=OF_TRIPS)
+    metadata = tuple(BEARER.items())
+    with grpc.insecure_channel(teacher.grpc) as channel, pytest.raises(grpc.RpcError):
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=10, metadata=metadata)
+
+
 def by_inference(teacher: RunningTeacher, kind: str) -> None:
     arrays = BAD_ARRAYS if kind == "InvalidRequest" else ARRAYS
     message = infer_message(arrays, "bert" if kind == "UnknownModel" else "teacher")
@@ -67,7 +82,8 @@ def by_rest(teacher: RunningTeacher, kind: str) -> None:
 @pytest.mark.parametrize(
     ("door", "kind"),
     [
-        *((by_native, kind) for kind in ("InvalidRequest", "Unauthenticated")),
+        *((door, kind) for door in (by_native, by_native_trips) for kind in ("InvalidRequest", "Unauthenticated")),
+        (by_inference_trips, "InvalidRequest"),
         *((by_inference, kind) for kind in ("InvalidRequest", "Unauthenticated", "UnknownModel")),
         *((by_rest, kind) for kind in ("InvalidRequest", "Unauthenticated", "UnknownModel", "TooLarge")),
     ],

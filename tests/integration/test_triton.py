@@ -25,7 +25,18 @@ from tests.integration.runs import assert_close, epochs, train
 from tests.integration.same_answers import check_same_teacher, check_unknown_model, check_wrong_teacher
 from tests.integration.triton_server import START_SECONDS, RunningTriton, start, triton
 from tests.serving import RunningTeacher, tiny_artifact
-from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, dense_arrays_of, oracle, tiny_model, work_of
+from tests.teacher_server.dense_clients import OF_TRIPS
+from tests.teacher_server.scoring import (
+    BLOCK_SIZE,
+    CELLS,
+    dense_arrays_of,
+    oracle,
+    tiny_model,
+    trip_arrays_of,
+    trip_oracle,
+    trips_of,
+    work_of,
+)
 
 pytestmark = pytest.mark.system
 TINY, CITY = "tiny", "city"  # the server's models
@@ -85,6 +96,19 @@ def test_the_answers_are_the_oracles(client: oip.InferenceServerClient) -> None:
         work = random_work(seed)
         answer = client.infer(TINY, inputs_of(dense_arrays_of(work, junk=-1), oip))
         check_answer(answer.as_numpy("LOG_PROBS"), work)
+
+
+def test_whole_trips_are_judged(client: oip.InferenceServerClient) -> None:
+    trips = [[1, 2, 3], [4], [5] * (BLOCK_SIZE + 6)]
+    sums, counts = trip_oracle(MODEL, trips)
+    tensors = inputs_of(trip_arrays_of(trips_of(trips), junk=-1), oip)
+    answer = client.infer(TINY, tensors, outputs=[oip.InferRequestedOutput(name) for name in OF_TRIPS])
+    np.testing.assert_allclose(answer.as_numpy("LOG_LIKELIHOOD")[:, 0], sums, rtol=1e-6)
+    assert answer.as_numpy("TOKEN_COUNT")[:, 0].tolist() == counts
+    (one,) = client.infer(TINY, tensors, outputs=[oip.InferRequestedOutput("TOKEN_COUNT")]).get_response().outputs
+    assert one.name == "TOKEN_COUNT"
+    with pytest.raises(InferenceServerException, match="input CANDIDATES is missing"):
+        client.infer(TINY, tensors)
 
 
 @pytest.mark.parametrize("binary", [True, False])

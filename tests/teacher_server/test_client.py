@@ -6,15 +6,18 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
+from protos.teacher.v1 import teacher_pb2 as pb
 from teacher_server.__main__ import main
 from teacher_server.artifact import load_artifact
-from teacher_server.client import describe_address, score_address
+from teacher_server.client import describe_address, judge_address, score_address
 from teacher_server.errors import BadSettings, InvalidRequest, TeacherError, WrongTeacher
 from tests.serving import RunningTeacher, serve
 from tests.teacher_server.scoring import BLOCK_SIZE, CELLS, oracle, work_of
@@ -95,3 +98,37 @@ def test_addresses_that_are_none_are_refused(address: str) -> None:
 def test_an_address_where_nobody_listens_is_named() -> None:
     with pytest.raises(BadSettings, match=r"no teacher answers at grpc://127.0.0.1:1"):
         describe_address("grpc://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        ({"trips": [[1, 2]], "window": 1}, InvalidRequest, "unknown field 'window': use trips, digest"),
+        ({"trips": [1, 2]}, InvalidRequest, "trips must be a list of lists"),
+        ({"trips": [[1], []]}, InvalidRequest, r"lengths\[1\] is 0"),
+        ({"trips": [[1]], "digest": "cd" * 32}, WrongTeacher, "the request is for teacher cdcd"),
+    ],
+)
+def test_a_bad_question_about_whole_trips_is_named(
+    teacher: RunningTeacher, request_: object, error: type[TeacherError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        judge_address(teacher.grpc, request_)
+
+
+def test_a_server_of_an_older_version_is_told_as_such() -> None:
+    """One that knows no Likelihood answers UNIMPLEMENTED."""
+    described = pb.DescribeResponse(token_type=pb.TOKEN_TYPE_UINT16).SerializeToString()
+    older = grpc.method_handlers_generic_handler(
+        "teacher.v1.TeacherService",
+        {"Describe": grpc.unary_unary_rpc_method_handler(lambda data, _: described)},
+    )
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((older,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(BadSettings, match=f"127.0.0.1:{port} is too old to judge whole trips: update it"):
+            judge_address(f"127.0.0.1:{port}", {"trips": []})
+    finally:
+        server.stop(None)
