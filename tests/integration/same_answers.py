@@ -14,7 +14,7 @@ from trainer.teacher.address import connect
 from trainer.teacher.endpoint import EndpointError, Trouble
 from trainer.teacher.places import Place
 from trainer.teacher.pool import Patience, Pool
-from trainer.teacher.protocol import Description, Query
+from trainer.teacher.protocol import Description, Query, TripQuery
 from trainer.teacher.triton import TritonEndpoint
 
 WINDOWS = (0, 1, 5, 47, 60)  # the block has room for 47 tokens
@@ -50,6 +50,11 @@ def check_same_teacher(native: str, target: str, model: str) -> None:
             np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
             assert got.truncated == want.truncated
             assert (want.truncated > 0) == (window in (0, 60))  # the histories are long enough to show it
+        trips = TripQuery(query.tokens, query.lengths)
+        ours_found, theirs_found = ours.likelihood(trips), theirs.likelihood(trips)
+        np.testing.assert_allclose(theirs_found.log_likelihoods, ours_found.log_likelihoods, rtol=1e-6)
+        np.testing.assert_array_equal(theirs_found.token_counts, ours_found.token_counts)
+        assert theirs_found.truncated == ours_found.truncated > 0
 
 
 def check_wrong_teacher(target: str, model: str) -> None:

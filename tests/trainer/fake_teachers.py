@@ -14,7 +14,7 @@ from trainer.grid import Grid
 from trainer.teacher.endpoint import EndpointError, Trouble
 from trainer.teacher.places import Place
 from trainer.teacher.pool import Patience, Pool
-from trainer.teacher.protocol import Answer, Description, Limits, Query
+from trainer.teacher.protocol import Answer, Description, Likelihoods, Limits, Query, TripQuery
 
 GRID = Grid(min_lat=0, max_lat=1, min_lng=0, max_lng=1, cell_lat=0.4, cell_lng=0.4, rows=3, columns=3)
 LIMITS = Limits(10, 100, 100, 100, 1000, 100_000)
@@ -47,6 +47,15 @@ class FakeTeacher:
         return self.description
 
     def score(self, query: Query, timeout: float) -> Answer:
+        self._ask()
+        return Answer(np.full(len(query.candidates), -1, np.float32), 0)
+
+    def likelihood(self, query: TripQuery, timeout: float) -> Likelihoods:
+        """-1 for every token."""
+        self._ask()
+        return Likelihoods(-1.0 - query.lengths, query.lengths + 1, 0)
+
+    def _ask(self) -> None:
         self.asked += 1
         meets = self.plan.pop(0) if self.plan else None
         self.entered.release()
@@ -55,7 +64,6 @@ class FakeTeacher:
         self._check()
         if meets:
             raise meets
-        return Answer(np.full(len(query.candidates), -1, np.float32), 0)
 
     def close(self) -> None:
         self.closed.set()

@@ -6,12 +6,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teacher_server.dense import read_request
+from teacher_server.dense import read_request, read_trips
 from teacher_server.packing import Packer
 from teacher_server.rows import ScoreWork
 from tests.trainer.test_split import random_query
-from trainer.teacher.dense import count_truncated, dense_parts, dense_query
-from trainer.teacher.protocol import Query
+from trainer.teacher.dense import count_truncated, dense_parts, dense_query, dense_trip_parts, dense_trips
+from trainer.teacher.protocol import Query, TripQuery
 
 FIELDS = ("tokens", "lengths", "scored", "candidates", "counts")
 
@@ -54,3 +54,16 @@ def test_truncated_positions_are_those_that_the_server_counts(seed: int, histori
     query = random_query(np.random.default_rng(seed), histories)
     plan = Packer(block_size, sot=3, pad=1, token_budget=64).plan(work_of(query))
     assert count_truncated(query, block_size) == plan.truncated
+
+
+@settings(deadline=None, database=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=25), st.integers(1, 400))
+def test_the_server_reads_the_trips_that_the_trainer_means(lengths: list[int], max_bytes: int) -> None:
+    query = TripQuery(np.arange(sum(lengths), dtype=np.int32), np.array(lengths))
+    parts = list(dense_trip_parts(query, max_bytes))
+    read = [read_trips(dense_trips(part)) for part in parts]
+    for name in ("tokens", "lengths"):
+        np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in read]), getattr(query, name))
+    for part in parts:
+        if len(part.lengths) > 1:
+            assert sum(tensor.nbytes for tensor in dense_trips(part).values()) <= max_bytes

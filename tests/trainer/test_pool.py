@@ -26,6 +26,7 @@ from trainer.errors import BadInput
 from trainer.teacher import member
 from trainer.teacher.endpoint import EndpointError, Trouble
 from trainer.teacher.pool import Patience
+from trainer.teacher.protocol import TripQuery
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
 
@@ -151,6 +152,16 @@ def test_while_one_queue_is_full_the_other_one_is_asked() -> None:
             pool.score(query_of())
         assert time.monotonic() - begun < 5
         assert (cast[A].asked, cast[B].asked) == (1, 5)
+
+
+def test_a_question_about_whole_trips_is_asked_like_any_other() -> None:
+    """In parts of at most ten trips, and again elsewhere when an endpoint is lost."""
+    cast = Cast()
+    with cast.pool() as pool:
+        cast[A].plan = [LOST]
+        found = pool.likelihood(TripQuery(np.zeros(25, np.int32), np.ones(25, np.int64)))
+        assert (found.log_likelihoods.tolist(), found.token_counts.tolist()) == ([-2.0] * 25, [2] * 25)
+        assert (pool.stats().calls, pool.stats().failovers) == (4, 1)
 
 
 @pytest.mark.parametrize("policy", [FAIL, WAIT])

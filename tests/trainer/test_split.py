@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from teacher_server.admission import check_row_tokens, check_trip_limits
+from teacher_server.limits import Limits as ServerLimits
 from teacher_server.rows import ScoreWork, count_row_tokens
+from teacher_server.trips import TripWork
 from trainer.errors import BadInput
 from trainer.grid import Grid
-from trainer.teacher.protocol import Description, Limits, Query
-from trainer.teacher.split import row_tokens, split_query
+from trainer.teacher.protocol import Description, Limits, Query, TripQuery
+from trainer.teacher.split import row_tokens, split_query, split_trips
 
 LARGE = 1 << 30
 GRID = Grid(0.0, 0.5, 0.0, 0.5, 1.0, 1.0, 1, 1)
@@ -93,6 +96,24 @@ def test_a_query_that_fits_stays_whole() -> None:
     query = random_query(np.random.default_rng(0), 20)
     (part,) = split_query(query, teacher(20, 10_000, 10_000, 10_000))
     assert use(part) == use(query)
+
+
+@settings(deadline=None, max_examples=100, database=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=25), *[st.integers(1, 30)] * 4, st.integers(2, 12))
+def test_parts_of_whole_trips_are_what_the_server_takes(
+    lengths: list[int], sequences: int, tokens: int, positions: int, row_tokens: int, block_size: int
+) -> None:
+    query = TripQuery(np.arange(sum(lengths), dtype=np.int32), np.array(lengths))
+    caps = (sequences, max(tokens, 9), max(positions, 10))
+    rows = max(row_tokens, block_size)
+    parts = list(split_trips(query, teacher(*caps, LARGE, rows, block_size=block_size)))
+    for name in ("tokens", "lengths"):
+        np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(query, name))
+    limits = ServerLimits(*caps, max_row_tokens=rows)
+    for part in parts:
+        work = TripWork(part.tokens, part.lengths)
+        check_trip_limits(work, limits)
+        check_row_tokens(work.score_work(block_size, eot=2), block_size, limits)
 
 
 @settings(deadline=None, max_examples=200, database=None)

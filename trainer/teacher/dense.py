@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.teacher.protocol import Ints, Query
-from trainer.teacher.split import part_of
+from trainer.teacher.protocol import Ints, Query, TripQuery
+from trainer.teacher.split import part_of, trips_of
 
 Tensors = dict[str, NDArray[np.int32]]
 
@@ -51,6 +51,21 @@ def dense_parts(query: Query, max_bytes: int) -> Iterator[Query]:
         return
     for start, stop in ((0, histories // 2), (histories // 2, histories)):
         yield from dense_parts(part_of(query, start, stop), max_bytes)
+
+
+def dense_trips(query: TripQuery) -> Tensors:
+    """The tensors of a query about whole trips."""
+    return {"HISTORY": _padded(query.tokens, query.lengths), "HISTORY_LENGTH": _column(query.lengths)}
+
+
+def dense_trip_parts(query: TripQuery, max_bytes: int) -> Iterator[TripQuery]:
+    """The query in parts whose tensors have at most so many bytes, save where a single trip has more."""
+    trips = len(query.lengths)
+    if trips == 1 or 4 * trips * (int(query.lengths.max()) + 1) <= max_bytes:
+        yield query
+        return
+    for start, stop in ((0, trips // 2), (trips // 2, trips)):
+        yield from dense_trip_parts(trips_of(query, start, stop), max_bytes)
 
 
 def count_truncated(query: Query, block_size: int) -> int:

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Protocol
 
 from trainer.errors import BadInput, TeacherMismatch, TeacherUnavailable, TrainerError
-from trainer.teacher.protocol import Answer, Description, Query
+from trainer.teacher.protocol import Answer, Description, Likelihoods, Query, TripQuery
 
 
 class Trouble(Enum):
@@ -38,6 +38,9 @@ class EndpointError(Exception):
         return ERRORS[self.trouble](self.message)
 
 
+TOO_OLD = "is too old to judge whole trips: update it"  # said of an endpoint, after its name
+
+
 class Endpoint(Protocol):
     """One address and its protocol. Thread-safe."""
 
@@ -50,6 +53,10 @@ class Endpoint(Protocol):
 
         Raises EndpointError, and BadInput for a query that no request can hold.
         """
+        ...
+
+    def likelihood(self, query: TripQuery, timeout: float) -> Likelihoods:
+        """As `score`, for whole trips."""
         ...
 
     def close(self) -> None:

@@ -11,11 +11,20 @@ from grpc_health.v1 import health_pb2_grpc as health_grpc
 from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc as pb_grpc
 from trainer.grid import Grid
-from trainer.teacher.endpoint import EndpointError, Trouble
+from trainer.teacher.endpoint import TOO_OLD, EndpointError, Trouble
 from trainer.teacher.places import Place
-from trainer.teacher.protocol import Answer, Description, Limits, Query, joined
+from trainer.teacher.protocol import (
+    Answer,
+    Description,
+    Likelihoods,
+    Limits,
+    Query,
+    TripQuery,
+    joined,
+    joined_trips,
+)
 from trainer.teacher.security import MAX_MESSAGE_BYTES, Access
-from trainer.teacher.split import split_query
+from trainer.teacher.split import split_query, split_trips
 from trainer.teacher.status import reporting
 
 TOKEN_DTYPES: dict[int, str] = {pb.TOKEN_TYPE_UINT16: "<u2", pb.TOKEN_TYPE_INT32: "<i4"}
@@ -52,6 +61,11 @@ class GrpcEndpoint:
         assert teacher is not None, "describe comes first"
         return joined(self._score(part, teacher.digest, timeout) for part in split_query(query, teacher))
 
+    def likelihood(self, query: TripQuery, timeout: float) -> Likelihoods:
+        teacher = self.description
+        assert teacher is not None, "describe comes first"
+        return joined_trips(self._likelihood(part, teacher.digest, timeout) for part in split_trips(query, teacher))
+
     def close(self) -> None:
         self._channel.close()
 
@@ -77,6 +91,25 @@ class GrpcEndpoint:
                 f"got {len(log_probs)} from {reply.digest[:16]}",
             )
         return Answer(log_probs, reply.truncated)
+
+    def _likelihood(self, query: TripQuery, digest: str, timeout: float) -> Likelihoods:
+        request = pb.LikelihoodRequest(
+            digest=digest,
+            tokens=query.tokens.astype(self._token_dtype).tobytes(),
+            lengths=query.lengths.astype("<u4").tobytes(),
+            priority=pb.PRIORITY_BULK,
+        )
+        with reporting(self._where, TOO_OLD):
+            reply = self._stub.Likelihood(request, timeout=timeout, metadata=self._access.metadata())
+        sums = np.frombuffer(reply.log_likelihoods, "<f8")
+        counts = np.frombuffer(reply.token_counts, "<u4").astype(np.int64)
+        if reply.digest != digest or not len(sums) == len(counts) == len(query.lengths):
+            raise EndpointError(
+                Trouble.OTHER,
+                f"{self._where}: asked teacher {digest[:16]} about {len(query.lengths)} trips, "
+                f"got {len(sums)} from {reply.digest[:16]}",
+            )
+        return Likelihoods(sums, counts, reply.truncated)
 
 
 def _description(reply: pb.DescribeResponse) -> Description:

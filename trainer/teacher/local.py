@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -17,7 +18,7 @@ from trainer.errors import BadInput, TeacherUnavailable
 from trainer.teacher.endpoint import EndpointError, Trouble
 from trainer.teacher.grpc import GrpcEndpoint
 from trainer.teacher.places import Place
-from trainer.teacher.protocol import Answer, Description, Query
+from trainer.teacher.protocol import Answer, Description, Likelihoods, Query, TripQuery
 
 START_S = 120.0
 STOP_S = 20.0
@@ -64,18 +65,28 @@ class LocalEndpoint:
         return self._wire.describe(timeout)
 
     def score(self, query: Query, timeout: float) -> Answer:
-        try:
+        with self._told_of_its_end():
             return self._wire.score(query, timeout)
-        except EndpointError as error:
-            if error.trouble is Trouble.LOST and self._process.poll() is not None:
-                raise EndpointError(Trouble.LOST, self._obituary()) from None
-            raise
+
+    def likelihood(self, query: TripQuery, timeout: float) -> Likelihoods:
+        with self._told_of_its_end():
+            return self._wire.likelihood(query, timeout)
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
         self._wire.close()
         self._stop()
+
+    @contextlib.contextmanager
+    def _told_of_its_end(self) -> Iterator[None]:
+        """Of a server that has died during a call, what it said last."""
+        try:
+            yield
+        except EndpointError as error:
+            if error.trouble is Trouble.LOST and self._process.poll() is not None:
+                raise EndpointError(Trouble.LOST, self._obituary()) from None
+            raise
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "teacher_server", "serve", str(self._artifact)]

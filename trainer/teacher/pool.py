@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from trainer.errors import NoAnswer, Stopped, TeacherUnavailable
 from trainer.teacher.endpoint import Endpoint, EndpointError, Trouble
@@ -15,8 +15,10 @@ from trainer.teacher.member import Call, Member
 from trainer.teacher.members import Members
 from trainer.teacher.outage import Outage, tell
 from trainer.teacher.places import Place, Places
-from trainer.teacher.protocol import Answer, Description, Query, joined
-from trainer.teacher.split import split_query
+from trainer.teacher.protocol import Answer, Description, Likelihoods, Query, TripQuery, joined, joined_trips
+from trainer.teacher.split import split_query, split_trips
+
+A = TypeVar("A")
 
 RESOLVE_S = 5.0  # names are looked up so often
 LOOK_S = 0.1  # whoever waits looks so often whether a stop was asked for
@@ -94,6 +96,10 @@ class Pool:
         """
         return joined(self._score_part(part) for part in split_query(query, self.description))
 
+    def likelihood(self, query: TripQuery) -> Likelihoods:
+        """As `score`, about whole trips."""
+        return joined_trips(self._judge_part(part) for part in split_trips(query, self.description))
+
     def stats(self) -> PoolStats:
         with self._members.changed:
             counts = {name: asdict(counts) for name, counts in self._members.counts.items()}
@@ -113,12 +119,19 @@ class Pool:
         self.close()
 
     def _score_part(self, query: Query) -> Answer:
+        return self._asked(lambda endpoint: endpoint.score(query, self._patience.deadline_s))
+
+    def _judge_part(self, query: TripQuery) -> Likelihoods:
+        return self._asked(lambda endpoint: endpoint.likelihood(query, self._patience.deadline_s))
+
+    def _asked(self, ask: Callable[[Endpoint], A]) -> A:
+        """The answer of whichever endpoint gives one."""
         trial, last = Trial(), None
         while True:
             call = self._members.take() or self._wait(trial)
             self._count(call, last)
             try:
-                answer = call.member.endpoint.score(query, self._patience.deadline_s)
+                answer = ask(call.member.endpoint)
             except EndpointError as error:
                 self._members.failed(call, error)
                 if error.trouble is Trouble.MISTAKE:

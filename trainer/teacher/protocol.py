@@ -1,7 +1,8 @@
-"""What the trainer knows of a teacher, whatever protocol it speaks: `describe` and `score`."""
+"""What the trainer knows of a teacher, whatever protocol it speaks: `describe`, `score` and `likelihood`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from typing import Protocol
@@ -82,6 +83,43 @@ def joined(answers: Iterable[Answer]) -> Answer:
     return Answer(np.concatenate([part.log_probs for part in parts]), sum(part.truncated for part in parts))
 
 
+@dataclass(frozen=True)
+class TripQuery:
+    """B whole trips of grid tokens, without SOT and EOT; asked in bulk, so that training goes first."""
+
+    tokens: NDArray[np.int32]  # [sum of lengths]
+    lengths: Ints  # [B], each >= 1
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """How probable whole trips are over the teacher's full vocabulary, in the order of the query."""
+
+    log_likelihoods: NDArray[np.float64]  # [B] natural logarithms, summed over tokens 1..EOT
+    token_counts: Ints  # [B] how many these are
+    truncated: int  # trips that did not fit into the teacher's block and were cut to their last tokens
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """The anomaly score of each trip, [B]: mean negative log-likelihood of tokens 1..EOT."""
+        return -self.log_likelihoods / self.token_counts
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of the mean over all tokens of all trips."""
+        return math.exp(min(-float(self.log_likelihoods.sum()) / float(self.token_counts.sum()), 700.0))
+
+
+def joined_trips(answers: Iterable[Likelihoods]) -> Likelihoods:
+    """The answer to a query about trips from those to its parts."""
+    parts = list(answers)
+    return Likelihoods(
+        np.concatenate([part.log_likelihoods for part in parts]),
+        np.concatenate([part.token_counts for part in parts]),
+        sum(part.truncated for part in parts),
+    )
+
+
 class Teacher(Protocol):
     """A served teacher."""
 
@@ -90,6 +128,10 @@ class Teacher(Protocol):
 
     def score(self, query: Query) -> Answer:
         """Raises TeacherUnavailable when nobody answers, TeacherMismatch when another teacher does, and Stopped."""
+        ...
+
+    def likelihood(self, query: TripQuery) -> Likelihoods:
+        """Raises as `score`, and BadInput where the teacher's server is too old to be asked."""
         ...
 
     def close(self) -> None: ...

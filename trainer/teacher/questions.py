@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.roadmap import RoadMap
-from trainer.data.trips import Ints, ranges
+from trainer.data.trips import Ints, Trips, ranges
 from trainer.teacher.layout import Steps, offsets_of
 from trainer.teacher.protocol import Query
 
@@ -58,9 +58,9 @@ class TripQuestions:
     def __init__(self, steps: Steps, cells: Cells, block_size: int) -> None:
         self._steps, self._cells = steps, cells
         lengths = np.diff(steps.offsets)
-        order = _sorted_trips(steps, cells.tokens)
+        order = sorted_trips(steps, cells.tokens)
         rows = np.where(lengths < block_size, lengths + 1, lengths * block_size)[order]
-        bounds, self.row_tokens = _requests(rows)
+        bounds, self.row_tokens = cut_requests(rows, REQUEST_TOKENS)
         self.trips = np.split(order, bounds[1:-1])  # of each request
         self._request_of = np.empty(len(order), np.int64)
         self._request_of[order] = np.repeat(np.arange(len(self.trips)), np.diff(bounds))
@@ -97,7 +97,7 @@ class WindowQuestions:
         self._first, self._ends = first[ends], asked[ends]
         self.question_of = np.full(len(steps.roads), -1, np.int32)  # [P] each step's question
         self.question_of[asked] = number
-        self._bounds, self.row_tokens = _requests(self._ends - self._first + 2)
+        self._bounds, self.row_tokens = cut_requests(self._ends - self._first + 2, REQUEST_TOKENS)
         self.answer_offsets = offsets_of(steps.degrees[self._ends])  # [Q + 1] where each question's answers begin
         self.request_offsets = self.answer_offsets[self._bounds]  # [requests + 1] the same of each request
 
@@ -130,17 +130,17 @@ def with_certain(answers: NDArray[np.floating], degrees: NDArray[np.int32]) -> N
     return values
 
 
-def _requests(rows: Ints) -> tuple[Ints, Ints]:
+def cut_requests(rows: Ints, request_tokens: int) -> tuple[Ints, Ints]:
     """(bounds [requests + 1], row tokens [requests]) of requests that hold consecutive questions of so many tokens."""
     before = offsets_of(rows)
-    bounds = np.append(np.flatnonzero(np.diff(before[:-1] // REQUEST_TOKENS, prepend=-1)), len(rows))
+    bounds = np.append(np.flatnonzero(np.diff(before[:-1] // request_tokens, prepend=-1)), len(rows))
     return bounds, np.diff(before[bounds])
 
 
-def _sorted_trips(steps: Steps, tokens: NDArray[np.int32]) -> Ints:
-    """All trips in the order of their first tokens."""
-    starts, ends = steps.offsets[:-1], steps.offsets[1:]
-    digits = (_digit(steps.roads, starts + column, ends - 1, tokens) for column in range(SORTED_TOKENS))
+def sorted_trips(trips: Steps | Trips, tokens: NDArray[np.int32]) -> Ints:
+    """All trips in the order of their first tokens, so that those that begin alike are neighbours."""
+    starts, ends = trips.offsets[:-1], trips.offsets[1:]
+    digits = (_digit(trips.roads, starts + column, ends - 1, tokens) for column in range(SORTED_TOKENS))
     return np.argsort(_order_keys(digits, int(tokens.max()) + 2, len(starts)), kind="stable")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trainer.errors import BadInput
-from trainer.teacher.protocol import Description, Ints, Query
+from trainer.teacher.protocol import Description, Ints, Query, TripQuery
 
 # At most, in a request: two uint32 a sequence, an int32 a token, a uint16 a position, an int32 a candidate.
 BYTES = np.array([8, 4, 2, 4])
@@ -26,16 +26,39 @@ def split_query(query: Query, teacher: Description) -> Iterator[Query]:
     rows = np.concatenate([[0], np.cumsum(row_tokens(query, teacher.block_size))])
     uses = np.vstack([counts, BYTES @ counts, rows])
     room = limits.message_bytes - ENVELOPE_BYTES
-    caps = np.array([[limits.sequences, limits.tokens, limits.positions, limits.candidates, room, limits.row_tokens]]).T
-    start = 0
-    while start < len(query.lengths):
-        fits = ((uses[:, start + 1 :] - uses[:, start : start + 1]) <= caps).all(axis=0)
-        count = len(fits) if fits.all() else int(fits.argmin())
-        if count == 0:
-            raise BadInput(f"a trip of {query.lengths[start]} steps alone exceeds the teacher's limits ({limits})")
-        stop = start + count
+    caps = [limits.sequences, limits.tokens, limits.positions, limits.candidates, room, limits.row_tokens]
+    for start, stop in _stretches(uses, caps, query.lengths, teacher):
         yield part_of(query, start, stop)
-        start = stop
+
+
+def split_trips(query: TripQuery, teacher: Description) -> Iterator[TripQuery]:
+    """Parts of whole trips, in order. Raises BadInput when a single trip exceeds a limit."""
+    limits = teacher.limits
+    tokens = np.concatenate([[0], np.cumsum(query.lengths)])
+    sequences = np.arange(len(query.lengths) + 1)
+    rows = np.concatenate([[0], np.cumsum(np.minimum(query.lengths + 1, teacher.block_size))])
+    uses = np.stack([sequences, tokens, tokens + sequences, 4 * (tokens + sequences), rows])
+    room = limits.message_bytes - ENVELOPE_BYTES
+    caps = [limits.sequences, limits.tokens, limits.positions, room, limits.row_tokens]
+    for start, stop in _stretches(uses, caps, query.lengths, teacher):
+        yield trips_of(query, start, stop)
+
+
+def trips_of(query: TripQuery, start: int, stop: int) -> TripQuery:
+    """The trips start..stop-1 of a query."""
+    return TripQuery(query.tokens[_reach(query.lengths, start, stop)], query.lengths[start:stop])
+
+
+def _stretches(uses: Ints, caps: list[int], lengths: Ints, teacher: Description) -> Iterator[tuple[int, int]]:
+    """(start, stop) of as many histories as all caps allow, of whose uses [caps, B + 1] is the cumulative sum."""
+    start, most = 0, np.array(caps)[:, None]
+    while start < len(lengths):
+        fits = np.all((uses[:, start + 1 :] - uses[:, start : start + 1]) <= most, axis=0)
+        count = fits.size if fits.all() else int(fits.argmin())
+        if count == 0:
+            raise BadInput(f"a trip of {lengths[start]} steps alone exceeds the teacher's limits ({teacher.limits})")
+        yield start, start + count
+        start += count
 
 
 def part_of(query: Query, start: int, stop: int) -> Query:

@@ -16,11 +16,13 @@ LONGEST_PUSHBACK_S = 60.0
 
 
 @contextmanager
-def reporting(where: str) -> Iterator[None]:
-    """Turns what a gRPC call at `where` raises into EndpointError."""
+def reporting(where: str, unknown_method: str = "is a gRPC server, but no teacher") -> Iterator[None]:
+    """Turns what a gRPC call at `where` raises into EndpointError; `unknown_method`: what lacks the method."""
     try:
         yield
     except grpc.RpcError as error:
+        if error.code() is Code.UNIMPLEMENTED:
+            raise EndpointError(Trouble.MISTAKE, f"{where} {unknown_method} ({error.details()})") from None
         raise endpoint_error(error.code(), error.details() or "", where, _pushback_s(error)) from None
     except ValueError as error:  # how gRPC refuses calls on a channel that was closed
         raise EndpointError(Trouble.LOST, f"CANCELLED: {error}") from None
@@ -32,8 +34,6 @@ def endpoint_error(code: grpc.StatusCode, details: str, where: str, pushback_s: 
         return EndpointError(Trouble.FULL, details, pushback_s)
     if code in (Code.FAILED_PRECONDITION, Code.NOT_FOUND):
         return EndpointError(Trouble.OTHER, f"{where}: {details}")
-    if code is Code.UNIMPLEMENTED:
-        return EndpointError(Trouble.MISTAKE, f"{where} is a gRPC server, but no teacher ({details})")
     if code is Code.INVALID_ARGUMENT:
         return EndpointError(Trouble.MISTAKE, f"{where} refused the request: {details}")
     if code is Code.UNAUTHENTICATED:
