@@ -29,10 +29,10 @@ def main(
     if out:
         about = {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine()}
         out.write_text(json.dumps(about | {"comparisons": [each.to_json() for each in found]}, indent=1) + "\n")
-    Console().print(_table(found))
+    Console().print(table_of(found))
 
 
-def _table(found: Sequence[Comparison]) -> Table:
+def table_of(found: Sequence[Comparison]) -> Table:
     table = Table(title="median items a second, and how many times faster (median, least to greatest)")
     for name in ("what", "plain", "ours", "ratio", "spread"):
         table.add_column(name, justify="left" if name == "what" else "right")

@@ -7,21 +7,19 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.test_paths import haversine
 from trainer.data.trips import Trips
 from trainer.evaluate.distributions import (
+    Measures,
     global_divergences,
     histogram,
     jensen_shannon,
-    step_minutes,
-    trip_distance_km,
-    trip_minutes,
-    trip_radius_km,
     values_jsd,
 )
+from trainer.evaluate.paths import Sphere
 
 CENTRES = np.random.default_rng(5).normal([10.0, 50.0], 0.02, (12, 2))
 
@@ -51,12 +49,12 @@ def slow_jsd(p: list[int], q: list[int]) -> float:
 
 
 def slow_histogram(values: list[float], greatest: float) -> list[int]:
-    counts = [0] * 100
+    counts, edges = [0] * 100, np.linspace(0, greatest, 100).tolist()
     for value in values:
         if value > greatest:
             counts[99] += 1
         else:
-            inside = [b for b in range(99) if value >= np.linspace(0, greatest, 100)[b]]
+            inside = [b for b in range(99) if value >= edges[b]]
             counts[inside[-1]] += 1
     return counts
 
@@ -65,6 +63,7 @@ def points_of(trips: Trips) -> list[list[tuple[float, float]]]:
     return [[tuple(CENTRES[road]) for road in trips.roads_of(i)] for i in range(len(trips))]
 
 
+@settings(deadline=None)  # the first call compiles
 @given(
     st.lists(st.integers(0, 50), min_size=5, max_size=5).filter(any),
     st.lists(st.integers(0, 50), min_size=5, max_size=5).filter(any),
@@ -83,6 +82,7 @@ def test_divergence_by_hand() -> None:
         jensen_shannon(np.array([0, 0]), np.array([1, 1]))
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.floats(0, 20), min_size=1, max_size=40), st.floats(0, 15))
 def test_histogram_equals_the_loop(values: list[float], greatest: float) -> None:
     assert histogram(np.array(values), greatest).tolist() == slow_histogram(values, greatest)
@@ -95,6 +95,7 @@ def test_histogram_by_hand() -> None:
     assert histogram(np.array([0.0, 2.0]), 0.0)[[98, 99]].tolist() == [1, 1]
 
 
+@settings(deadline=None)  # the first call compiles
 @given(trips_of_any_kind)
 def test_measures_of_trips_equal_loops(trips: Trips) -> None:
     distance, radius = [], []
@@ -102,33 +103,43 @@ def test_measures_of_trips_equal_loops(trips: Trips) -> None:
         distance.append(sum(haversine(a, b) for a, b in pairwise(points)))
         mean = (sum(p[0] for p in points) / len(points), sum(p[1] for p in points) / len(points))
         radius.append(sum(haversine(p, mean) for p in points) / len(points))
-    np.testing.assert_allclose(trip_distance_km(trips, CENTRES), distance, atol=1e-9)
-    np.testing.assert_allclose(trip_radius_km(trips, CENTRES), radius, atol=1e-9)
+    found = Measures.of(trips, Sphere.of(CENTRES))
+    np.testing.assert_allclose(found.distance_km, distance, atol=1e-9)
+    np.testing.assert_allclose(found.radius_km, radius, atol=1e-9)
     times = [trips.times_of(i).tolist() for i in range(len(trips))]
     steps = [(b - a) / 60 for t in times for a, b in pairwise(t)]
-    np.testing.assert_allclose(step_minutes(trips), np.array(steps), atol=1e-12)
-    np.testing.assert_allclose(trip_minutes(trips), [(t[-1] - t[0]) / 60 for t in times], atol=1e-12)
+    np.testing.assert_allclose(found.step_minutes, np.array(steps), atol=1e-12)
+    np.testing.assert_allclose(found.minutes, [(t[-1] - t[0]) / 60 for t in times], atol=1e-12)
+    assert found.visits.tolist() == [trips.roads.tolist().count(road) for road in range(len(CENTRES))]
 
 
+@settings(deadline=None)  # the first call compiles
 @given(trips_of_any_kind, trips_of_any_kind)
 def test_global_divergences_equal_loops(generated: Trips, real: Trips) -> None:
-    found = global_divergences(generated, real, CENTRES)
+    measures = [Measures.of(trips, Sphere.of(CENTRES)) for trips in (generated, real)]
+    found = global_divergences(*measures)
     visits = [[t.roads.tolist().count(road) for road in range(12)] for t in (generated, real)]
     assert found["RoadVisit_JSD"] == pytest.approx(slow_jsd(*visits), abs=1e-12)
-    greatest = float(trip_minutes(real).max())
-    slow = [slow_histogram(trip_minutes(t).tolist(), greatest) for t in (generated, real)]
-    assert found["TripDuration_JSD"] == pytest.approx(slow_jsd(*slow), abs=1e-12)
-    for name, value in found.items():
-        if value is None:
-            assert name == "Duration_JSD"
-            assert not (len(step_minutes(generated)) and len(step_minutes(real)))
-        else:
-            assert 0 <= value <= math.log(2) + 1e-12
+    for name, field in (
+        ("Distance_JSD", "distance_km"),
+        ("Radius_JSD", "radius_km"),
+        ("TripDuration_JSD", "minutes"),
+        ("Duration_JSD", "step_minutes"),
+    ):
+        mine, theirs = (getattr(each, field).tolist() for each in measures)
+        if not (mine and theirs):
+            assert (name, found[name]) == ("Duration_JSD", None)
+            continue
+        expected = slow_jsd(slow_histogram(mine, max(theirs)), slow_histogram(theirs, max(theirs)))
+        assert found[name] == pytest.approx(expected, abs=1e-12)
+        assert 0 <= found[name] <= math.log(2) + 1e-12
 
 
+@settings(deadline=None)  # the first call compiles
 @given(trips_of_any_kind)
 def test_identical_sets_have_no_divergence(trips: Trips) -> None:
-    assert set(global_divergences(trips, trips, CENTRES).values()) <= {0.0, None}
+    measures = Measures.of(trips, Sphere.of(CENTRES))
+    assert set(global_divergences(measures, measures).values()) <= {0.0, None}
 
 
 def test_no_value_no_divergence() -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from tests.trainer.test_distributions import CENTRES, make_trips, trips_of_any_kind
 from tests.trainer.test_paths import slow_dtw, slow_edits, slow_hausdorff
 from trainer.data.trips import Trips
 from trainer.errors import BadInput
+from trainer.evaluate.cells import Cell
 from trainer.evaluate.judge import evaluate_trips
-from trainer.evaluate.pairs import Cell
 
 NAMES = {
     "Distance_JSD", "Duration_JSD", "Radius_JSD", "TripDuration_JSD", "RoadVisit_JSD",
@@ -54,6 +54,7 @@ def test_by_hand() -> None:
     assert found["Duration_JSD"] == pytest.approx(divergence([(1 / 2, 0), (1 / 2, 5 / 6), (0, 1 / 6)]))
 
 
+@settings(deadline=None)  # the first call compiles
 @given(trips_of_any_kind)
 def test_identical_sets(trips: Trips) -> None:
     last = trips.roads[trips.offsets[1:] - 1]
@@ -65,6 +66,7 @@ def test_identical_sets(trips: Trips) -> None:
         assert found[name] == 1
 
 
+@settings(deadline=None)  # the first call compiles
 @given(trips_of_any_kind, trips_of_any_kind)
 def test_local_means_equal_a_slow_oracle(generated: Trips, real: Trips) -> None:
     size = 0.02  # degrees: a few roads a cell

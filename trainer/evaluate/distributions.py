@@ -5,11 +5,16 @@ C are the roads' centres, [R, 2] as lng, lat in degrees. Every trip has one road
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+
 import numpy as np
 from scipy.special import rel_entr
 
+from trainer.data.roadmap import Floats
 from trainer.data.trips import Ints, Trips
-from trainer.evaluate.paths import Floats, haversine_km
+from trainer.evaluate import kernels
+from trainer.evaluate.paths import Sphere, writable
 
 BINS = 99  # equal ones up to the greatest real value; one more holds what lies above
 
@@ -29,10 +34,9 @@ def jensen_shannon(p: Floats | Ints, q: Floats | Ints) -> float:
 
 def histogram(values: Floats, greatest_real: float) -> Ints:
     """Counts in 99 equal bins over [0, greatest_real], both ends included, and of what is greater, [100]."""
-    edges = np.linspace(0, greatest_real, BINS + 1)
-    place = np.minimum(np.searchsorted(edges, values, side="right") - 1, BINS - 1)
-    place = np.where(values > greatest_real, BINS, place)
-    return np.bincount(place, minlength=BINS + 1)
+    counts = np.zeros(BINS + 1, np.int64)
+    kernels.count_bins(values, np.linspace(0, greatest_real, BINS + 1), counts)
+    return counts
 
 
 def values_jsd(generated: Floats, real: Floats) -> float | None:
@@ -43,51 +47,46 @@ def values_jsd(generated: Floats, real: Floats) -> float | None:
     return jensen_shannon(histogram(generated, greatest), histogram(real, greatest))
 
 
-def trip_distance_km(trips: Trips, centres: Floats) -> Floats:
-    """Distance along the centres of each trip's roads, [n]; 0 for a trip of one road."""
-    points = centres[trips.roads]
-    inner = _inner_steps(trips)
-    km = haversine_km(points[:-1], points[1:])[inner]
-    trip = _trip_of_point(trips)[1:][inner]
-    return np.bincount(trip, weights=km, minlength=len(trips)).astype(np.float64)
+@dataclass(frozen=True)
+class Measures:
+    """What is compared of n trips with P points."""
+
+    distance_km: Floats  # [n] along the centres of a trip's roads; 0 for one road
+    radius_km: Floats  # [n] mean distance of a trip's road centres to their mean
+    minutes: Floats  # [n] between the first and the last road
+    step_minutes: Floats  # [P - n] between neighbouring roads of a trip, trip by trip
+    visits: Ints  # [R] of each road
+
+    @classmethod
+    def of(cls, trips: Trips, sphere: Sphere) -> Measures:
+        n, (roads, times, offsets) = len(trips), (trips.roads, trips.times, trips.offsets)
+        visits = np.zeros(len(sphere.units), np.int64)
+        empty = cls(np.empty(n), np.empty(n), np.empty(n), np.empty(len(roads) - n), visits)
+        kernels.measure_trips(
+            sphere.units,
+            sphere.near,
+            sphere.centres,
+            writable(roads, np.int32),
+            writable(times, np.int64),
+            writable(offsets, np.int64),
+            *(getattr(empty, field.name) for field in fields(cls)),
+        )
+        return empty
 
 
-def trip_radius_km(trips: Trips, centres: Floats) -> Floats:
-    """Mean distance of a trip's road centres to their mean, [n]."""
-    points, trip = centres[trips.roads], _trip_of_point(trips)
-    mean = np.add.reduceat(points, trips.offsets[:-1], axis=0) / trips.lengths[:, None]
-    km = haversine_km(points, mean[trip])
-    return np.asarray(np.bincount(trip, weights=km, minlength=len(trips)) / trips.lengths)
+def measure_both(generated: Trips, real: Trips, sphere: Sphere) -> tuple[Measures, Measures]:
+    """At the same time, where the process has two cores."""
+    with ThreadPoolExecutor(2) as pool:
+        mine, theirs = pool.map(Measures.of, (generated, real), (sphere, sphere))
+    return mine, theirs
 
 
-def step_minutes(trips: Trips) -> Floats:
-    """Time between consecutive roads of the same trip, all trips' steps in one row, minutes."""
-    return np.asarray(np.diff(trips.times)[_inner_steps(trips)] / 60.0)
-
-
-def trip_minutes(trips: Trips) -> Floats:
-    """Time between the first and the last road of each trip, [n], minutes."""
-    return np.asarray((trips.times[trips.offsets[1:] - 1] - trips.times[trips.offsets[:-1]]) / 60.0)
-
-
-def global_divergences(generated: Trips, real: Trips, centres: Floats) -> dict[str, float | None]:
+def global_divergences(generated: Measures, real: Measures) -> dict[str, float | None]:
     """All divergences by name; None where a set has no step at all."""
-    visits = [np.bincount(trips.roads, minlength=len(centres)) for trips in (generated, real)]
     return {
-        "Distance_JSD": values_jsd(trip_distance_km(generated, centres), trip_distance_km(real, centres)),
-        "Radius_JSD": values_jsd(trip_radius_km(generated, centres), trip_radius_km(real, centres)),
-        "Duration_JSD": values_jsd(step_minutes(generated), step_minutes(real)),
-        "TripDuration_JSD": values_jsd(trip_minutes(generated), trip_minutes(real)),
-        "RoadVisit_JSD": jensen_shannon(visits[0], visits[1]),
+        "Distance_JSD": values_jsd(generated.distance_km, real.distance_km),
+        "Radius_JSD": values_jsd(generated.radius_km, real.radius_km),
+        "Duration_JSD": values_jsd(generated.step_minutes, real.step_minutes),
+        "TripDuration_JSD": values_jsd(generated.minutes, real.minutes),
+        "RoadVisit_JSD": jensen_shannon(generated.visits, real.visits),
     }
-
-
-def _trip_of_point(trips: Trips) -> Ints:
-    return np.repeat(np.arange(len(trips)), trips.lengths)
-
-
-def _inner_steps(trips: Trips) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which of the steps between neighbouring points stay within a trip, [P - 1]."""
-    inner = np.ones(max(len(trips.roads) - 1, 0), dtype=bool)
-    inner[trips.offsets[1:-1] - 1] = False
-    return inner

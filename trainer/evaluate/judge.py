@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from trainer.data.roadmap import Floats
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput
-from trainer.evaluate.distributions import global_divergences
-from trainer.evaluate.pairs import Cell, EndCells, compare_pairs, match_rates, pair_trips, road_cells
-from trainer.evaluate.paths import Floats, PathDistances
+from trainer.evaluate.cells import Cell, road_cells
+from trainer.evaluate.distributions import global_divergences, measure_both
+from trainer.evaluate.pairs import EndCells, match_rates, pair_trips
+from trainer.evaluate.paths import PathDistances, Sphere, compare_pairs
 
 DEFAULT_CELL = Cell()
 LOCAL_NAMES = {
@@ -44,10 +46,10 @@ def evaluate_trips(
     _check(real, "real", len(centres))
     cells = road_cells(centres, cell)
     ends, real_ends = EndCells.of(generated, cells), EndCells.of(real, cells)
-    pairs = pair_trips(ends, real_ends)
+    pairs, sphere = pair_trips(ends, real_ends), Sphere.of(centres)
     return {
-        **global_divergences(generated, real, centres),
-        **_local_means(compare_pairs(generated, real, pairs, centres)),
+        **global_divergences(*measure_both(generated, real, sphere)),
+        **_local_means(compare_pairs(generated, real, pairs, sphere)),
         **match_rates(ends, real_ends),
         "destination_reached_rate": _reached_rate(generated, requested_destinations),
         "generated_trips": len(generated),
@@ -68,11 +70,9 @@ def _check(trips: Trips, which: str, roads: int) -> None:
         raise BadInput(f"{which} trip {trip}: road {trips.roads[point]} is not on the road map (0..{roads - 1})")
 
 
-def _local_means(found: list[PathDistances]) -> dict[str, float | None]:
-    return {
-        name: float(np.mean([getattr(pair, field) for pair in found])) if found else None
-        for name, field in LOCAL_NAMES.items()
-    }
+def _local_means(found: PathDistances) -> dict[str, float | None]:
+    each = {name: getattr(found, field) for name, field in LOCAL_NAMES.items()}
+    return {name: float(values.mean()) if len(values) else None for name, values in each.items()}
 
 
 def _reached_rate(generated: Trips, requested: Ints | None) -> float | None:

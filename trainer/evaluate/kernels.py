@@ -1,0 +1,119 @@
+"""The compiled loops over ragged trips: path by path, point by point.
+
+Great-circle distances come from unit vectors [R, 3]: half the chord between two of them is the sine of half their
+angle, which is the root of the haversine formula. R roads; trips are `roads`, `times` [P] and `offsets` [n + 1].
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from trainer.evaluate.machine_code import compiled
+
+EARTH_RADIUS_KM = 6371.0088
+SMALL_SINE = 0.01  # of half an angle, 127 km: up to there four terms of the arc sine are as exact as 64 bits are
+
+
+@compiled
+def km_of(x, y, z, near):  # type: ignore[no-untyped-def]
+    """Length of the arc above a chord of the unit sphere; `near`: on a map without greater sines than SMALL_SINE."""
+    square = (x * x + y * y + z * z) / 4
+    sine = math.sqrt(square)
+    if near:
+        return 2 * EARTH_RADIUS_KM * sine * (1 + square * (1 / 6 + square * (3 / 40 + square * (15 / 336))))
+    return 2 * EARTH_RADIUS_KM * math.asin(min(sine, 1.0))
+
+
+@compiled
+def compare_paths(units, near, a_roads, a_offsets, b_roads, b_offsets, pairs, tolerance_km, found):  # type: ignore[no-untyped-def]
+    """For every one of `pairs` [n, 2] (trip of a, trip of b) fills `found` [n, 3], see compare_points."""
+    for pair in range(len(pairs)):
+        one, other = pairs[pair]
+        a = units[a_roads[a_offsets[one] : a_offsets[one + 1]]]
+        b = np.ascontiguousarray(units[b_roads[b_offsets[other] : b_offsets[other + 1]]].T)
+        found[pair, 0], found[pair, 1], found[pair, 2] = compare_points(a, b, near, tolerance_km)
+
+
+@compiled
+def compare_points(a, b, near, tolerance_km):  # type: ignore[no-untyped-def]
+    """Hausdorff distance (km), DTW (km) and edits between two paths of unit vectors, [n, 3] and [3, m].
+
+    - Hausdorff: the farthest that any point of either path is from the nearest point of the other.
+    - DTW: D[i, j] = d[i, j] + min(D[i-1, j], D[i, j-1], D[i-1, j-1]), without a band (Sakoe and Chiba 1978).
+    - Edits between real sequences (Chen, Oezsu and Oria 2005): points match within the tolerance; a substitution,
+      insertion or deletion costs 1.
+
+    Of each table one row is kept, and it is walked with the places to the left and above in hand.
+    """
+    m = b.shape[1]
+    km, nearest = np.empty(m), np.full(m, np.inf)
+    warp, edits = np.full(m + 1, np.inf), np.arange(m + 1)
+    warp[0], farthest = 0.0, 0.0
+    for i in range(len(a)):
+        x, y, z = a[i]
+        for j in range(m):
+            km[j] = km_of(x - b[0, j], y - b[1, j], z - b[2, j], near)
+        nearest_to_a = np.inf
+        warp_diagonal, warp_left, edits_diagonal, edits_left = warp[0], np.inf, i, i + 1
+        for j in range(m):
+            d = km[j]
+            nearest_to_a, nearest[j] = min(nearest_to_a, d), min(nearest[j], d)
+            warp_left = d + min(min(warp_diagonal, warp[j + 1]), warp_left)
+            warp_diagonal, warp[j + 1] = warp[j + 1], warp_left
+            edits_left = min(edits_diagonal + (1 if d > tolerance_km else 0), min(edits[j + 1], edits_left) + 1)
+            edits_diagonal, edits[j + 1] = edits[j + 1], edits_left
+        warp[0], farthest = np.inf, max(farthest, nearest_to_a)
+    return max(farthest, nearest.max()), warp[m], edits[m]
+
+
+@compiled
+def measure_trips(units, near, centres, roads, times, offsets, distance, radius, minutes, steps, visits):  # type: ignore[no-untyped-def]
+    """For every trip: km along the centres [R, 2] (lng, lat) of its roads, mean km to their mean, and minutes.
+
+    Also the minutes of all steps, [P - n], and how often each road is visited, added to `visits` [R].
+    """
+    for trip in range(len(offsets) - 1):
+        first, last = offsets[trip], offsets[trip + 1]
+        lng, lat, along, spread = 0.0, 0.0, 0.0, 0.0
+        before = roads[first]
+        for point in range(first, last):
+            road = roads[point]
+            visits[road] += 1
+            lng, lat = lng + centres[road, 0], lat + centres[road, 1]
+            if point > first:
+                steps[point - trip - 1] = (times[point] - times[point - 1]) / 60.0
+                along += km_of(
+                    units[road, 0] - units[before, 0],
+                    units[road, 1] - units[before, 1],
+                    units[road, 2] - units[before, 2],
+                    near,
+                )
+            before = road
+        lng, lat = math.radians(lng / (last - first)), math.radians(lat / (last - first))
+        x, y, z = math.cos(lat) * math.cos(lng), math.cos(lat) * math.sin(lng), math.sin(lat)
+        for point in range(first, last):
+            road = roads[point]
+            spread += km_of(units[road, 0] - x, units[road, 1] - y, units[road, 2] - z, near)
+        distance[trip], radius[trip] = along, spread / (last - first)
+        minutes[trip] = (times[last - 1] - times[first]) / 60.0
+
+
+@compiled
+def count_bins(values, edges, counts):  # type: ignore[no-untyped-def]
+    """Adds to `counts` [bins + 1]: edges[b] <= value < edges[b + 1] is in b, the last edge in the last bin, what is
+    greater in the one more. Edges are equally far apart from 0 on; a first guess is put right by comparing with them.
+    """
+    bins = len(edges) - 1
+    scale = bins / edges[bins] if edges[bins] > 0 else 0.0
+    for value in values:
+        if value > edges[bins]:
+            counts[bins] += 1
+            continue
+        place = min(int(value * scale), bins - 1)
+        while value < edges[place]:
+            place -= 1
+        while place < bins - 1 and value >= edges[place + 1]:
+            place += 1
+        counts[place] += 1
