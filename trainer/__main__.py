@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from trainer.commands.bundle import bundle_command
 from trainer.commands.data import prepare_command, tokens_command
 from trainer.commands.evaluate import evaluate_command
 from trainer.commands.foreign import export_command, import_command
@@ -30,6 +31,7 @@ app.command("label")(label_command)
 app.command("train")(train_command)
 app.command("generate")(generate_command)
 app.command("evaluate")(evaluate_command)
+app.command("bundle")(bundle_command)
 app.command("import")(import_command)
 app.command("export")(export_command)
 app.command("demo")(demo_command)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import BadInput, CannotWrite
+from trainer.errors import BadInput, CannotWrite, TrainerError
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def whole_file(file: Path) -> Iterator[Path]:
     """Gives a path to write to; its content takes the file's place when the block ends well, and is gone otherwise.
 
     Raises CannotWrite. Writers of binary formats report a full disk as RuntimeError or errors of their own, so all
-    that a block raises counts as a failure to write.
+    that a block raises counts as a failure to write, but for errors that are ours.
     """
     partial = file.with_name(f"{file.name}.partial")
     try:
@@ -27,6 +27,9 @@ def whole_file(file: Path) -> Iterator[Path]:
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(partial, file)
+    except TrainerError:
+        partial.unlink(missing_ok=True)
+        raise
     except Exception as error:
         partial.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) else f"{' '.join(str(error).split())[:120]}: disk full?"

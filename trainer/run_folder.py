@@ -13,6 +13,8 @@ import yaml
 from trainer.errors import BadInput
 from trainer.files import write_json, write_text
 
+IMPORTED = "imported"  # stands for the teacher of an original checkpoint, which does not name one
+
 
 @dataclass(frozen=True)
 class Origin:

@@ -20,7 +20,15 @@ from trainer.config import Config
 from trainer.data.batches import epoch_order, in_order
 from trainer.data.city import City
 from trainer.data.trips import Ints, Trips
-from trainer.errors import RankLost, Stopped, TeacherMismatch, TeacherUnavailable, TrainerError, TrainingFailed
+from trainer.errors import (
+    BadInput,
+    RankLost,
+    Stopped,
+    TeacherMismatch,
+    TeacherUnavailable,
+    TrainerError,
+    TrainingFailed,
+)
 from trainer.examples import Example, ExampleMaker
 from trainer.feed import Feed
 from trainer.learner import Learner
@@ -75,6 +83,8 @@ class Trainer:
 
     def resume(self) -> None:
         """Goes on where the last checkpoint stands, or begins where there is none yet. Raises BadInput."""
+        if self.folder.best.exists() and not self.folder.last.exists():  # an unpacked bundle
+            raise BadInput(f"{self.folder.root}: has a student but no checkpoints/last.pt, so it cannot go on")
         if self.folder.last.exists():
             self.progress = load_progress(self.folder.last, self.learner)
             self.learner.clock.seconds.update(self.progress.seconds)

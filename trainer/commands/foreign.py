@@ -20,12 +20,10 @@ from trainer.data.city import Meta
 from trainer.data.prepare import prepare
 from trainer.errors import BadInput, CannotWrite
 from trainer.files import check_target, digest_of, write_json
-from trainer.run_folder import Origin, RunFolder
+from trainer.run_folder import IMPORTED, Origin, RunFolder
 from trainer.student.checkpoint import StudentCard, load_student, save_student
 from trainer.student.hoser import HOSER
 from trainer.student.original import ZONES, original_state, read_original, sizes_of, write_original
-
-IMPORTED = "imported"  # stands for the teacher, which an original checkpoint does not name
 
 
 def import_command(

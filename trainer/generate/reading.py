@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ from trainer.data.roadmap import csv_rows, road_id
 from trainer.data.trip_text import parse_time
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput, BadLine
+
+
+@dataclass(frozen=True)
+class GeneratedTrip:
+    """One row."""
+
+    roads: list[int]
+    times: list[int]  # seconds at which each is entered
+    destination: int  # requested
 
 
 @dataclass(frozen=True)
@@ -32,12 +42,10 @@ def made_by(file: Path) -> str | None:
     return digest if isinstance(digest, str) else None
 
 
-def read_generated(file: Path, roads: int) -> Generated:
-    """Reads such a CSV. Raises BadInput or BadLine."""
-    road_lists: list[list[int]] = []
-    time_lists: list[list[int]] = []
-    destinations: list[int] = []
+def generated_trips(file: Path, roads: int) -> Iterator[GeneratedTrip]:
+    """The rows of such a CSV, one after the other. Raises BadInput or BadLine."""
     needed = ("destination_road_id", "gene_trace_road_id", "gene_trace_datetime")
+    found = False
     for line, row in csv_rows(file, needed):
         trace = _json_list(file, line, row["gene_trace_road_id"], int)
         times = _times(file, line, row["gene_trace_datetime"])
@@ -46,17 +54,21 @@ def read_generated(file: Path, roads: int) -> Generated:
         for road in trace:
             if not 0 <= road < roads:
                 raise BadLine(file, line, f"unknown road id (roadmap.geo has 0..{roads - 1})", road)
-        road_lists.append(trace)
-        time_lists.append(times)
-        destinations.append(road_id(file, line, "destination_road_id", row["destination_road_id"], roads))
-    if not road_lists:
+        yield GeneratedTrip(trace, times, road_id(file, line, "destination_road_id", row["destination_road_id"], roads))
+        found = True
+    if not found:
         raise BadInput(f"{file}: holds no trip")
+
+
+def read_generated(file: Path, roads: int) -> Generated:
+    """All of them as arrays. Raises BadInput or BadLine."""
+    found = list(generated_trips(file, roads))
     trips = Trips(
-        np.concatenate([np.asarray(r, np.int32) for r in road_lists]),
-        np.concatenate([np.asarray(t, np.int64) for t in time_lists]),
-        np.concatenate([[0], np.cumsum([len(r) for r in road_lists])]),
+        np.concatenate([np.asarray(trip.roads, np.int32) for trip in found]),
+        np.concatenate([np.asarray(trip.times, np.int64) for trip in found]),
+        np.concatenate([[0], np.cumsum([len(trip.roads) for trip in found])]),
     )
-    return Generated(trips, np.asarray(destinations))
+    return Generated(trips, np.asarray([trip.destination for trip in found]))
 
 
 def _times(file: Path, line: int, text: str) -> list[int]:
