@@ -82,8 +82,8 @@ def test_evaluation_of_real_trips_against_themselves(line: Line, plain_run: Path
     """Real trips handed in as generated ones are perfect."""
     from trainer.generate.demand import Demand
     from trainer.generate.output import write_generated
-    from trainer.generate.search import Route
-    from trainer.generate.walker import Path as RoutePath
+    from trainer.generate.route import Path as RoutePath
+    from trainer.generate.route import Route
 
     real = line.city.trips["test"]
     routes = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from trainer.config import Config
 from trainer.data.features import IGNORED, step_mask
 from trainer.data.trip_text import format_times, parse_time
 from trainer.errors import BadInput
-from trainer.generate.search import Route, best_first
-from trainer.generate.walker import Path as Route_path
-from trainer.generate.walker import Walker
+from trainer.generate.demand import Demand
+from trainer.generate.expander import Expander, StepTimes
+from trainer.generate.lock_step import LockStep
+from trainer.generate.route import Route
+from trainer.generate.search import SearchSettings
 from trainer.losses import road_loss_sum, time_loss_sum
 from trainer.student.buffers import network_buffers
 
@@ -115,24 +118,34 @@ def test_losses_and_accuracy(golden_case: Golden) -> None:
     assert accuracy == pytest.approx(float(numbers["acc"]), abs=1e-6)
 
 
-def test_best_first_searches(golden_case: Golden) -> None:
-    walker = Walker(
+def golden_demand(cases: list[dict[str, Any]]) -> Demand:
+    starts = np.array([parse_time(case["start"]) for case in cases])
+    ends = (np.array([case[name] for case in cases]) for name in ("origin", "destination"))
+    return Demand(*ends, starts, np.arange(len(cases)))
+
+
+def searched(golden_case: Golden, cases: list[dict[str, Any]], max_expansions: int) -> list[Route]:
+    expander = Expander(
         golden_case.student,
         golden_case.network,
-        log1p_mean=golden_case.search["log1p_mean"],  # type: ignore[arg-type]
-        log1p_std=golden_case.search["log1p_std"],  # type: ignore[arg-type]
+        StepTimes(golden_case.search["log1p_mean"], golden_case.search["log1p_std"]),  # type: ignore[arg-type]
         max_steps=1024,
     )
-    cases = golden_case.search["search"]
-    assert isinstance(cases, list)
+    searches = LockStep(expander, golden_demand(cases), SearchSettings(max_expansions=max_expansions))
+    found = {trip.index: trip.route for trip in searches.run(range(len(cases)))}
+    return [route for i in range(len(cases)) if (route := found[i])]
+
+
+def test_best_first_searches(golden_case: Golden) -> None:
+    cases: list[dict[str, Any]] = golden_case.search["search"]  # type: ignore[assignment]
     reached = 0
-    for case in cases:
-        begin = Route_path((case["origin"],), (parse_time(case["start"]) or 0,))
-        route: Route = best_first(walker, begin, case["destination"], case["max_search_step"])
-        assert list(route.path.roads) == case["roads"]
-        assert format_times(np.asarray(route.path.times)) == case["times"]
-        assert route.reached == (case["roads"][-1] == case["destination"])
-        reached += route.reached
+    for most in sorted({case["max_search_step"] for case in cases}):
+        some = [case for case in cases if case["max_search_step"] == most]
+        for case, route in zip(some, searched(golden_case, some, most), strict=True):
+            assert list(route.path.roads) == case["roads"]
+            assert format_times(np.asarray(route.path.times)) == case["times"]
+            assert route.reached == (case["roads"][-1] == case["destination"])
+            reached += route.reached
     assert (len(cases), reached) == (24, 10)
 
 

@@ -13,8 +13,8 @@ from trainer.errors import BadInput, BadLine
 from trainer.generate.demand import Demand
 from trainer.generate.output import check_target, write_generated
 from trainer.generate.reading import read_generated
-from trainer.generate.search import Route
-from trainer.generate.walker import Path as RoadPath
+from trainer.generate.route import Path as RoadPath
+from trainer.generate.route import Route
 
 START = 1_211_079_838
 HEADER = "destination_road_id,gene_trace_road_id,gene_trace_datetime\n"

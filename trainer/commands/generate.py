@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,10 +18,12 @@ from trainer.commands.load import run_data
 from trainer.data.features import Network
 from trainer.errors import BadInput
 from trainer.files import digest_of
-from trainer.generate.demand import Demand, draw_demand, read_demand
+from trainer.generate.demand import draw_demand, read_demand
+from trainer.generate.expander import Expander, StepTimes
+from trainer.generate.lock_step import LockStep, Trip
 from trainer.generate.output import check_target, write_generated
-from trainer.generate.search import KINDS, Route, SearchSettings, search
-from trainer.generate.walker import Walker
+from trainer.generate.route import Route
+from trainer.generate.search import KINDS, SearchSettings
 from trainer.run_folder import RunFolder
 
 
@@ -60,18 +61,19 @@ def generate_command(
     student, config, card = load_trained(folder.best, city)
     demand = read_demand(od_file, city.road_map.roads) if od_file else draw_demand(city.trips[od], count, seed)
     where = pick_device(device)
-    walker = Walker(
+    expander = Expander(
         student.to(where),
         Network.of(city.road_map).to(where),
-        log1p_mean=card.log1p_mean,
-        log1p_std=card.log1p_std,
+        StepTimes(card.log1p_mean, card.log1p_std),
         max_steps=config.trajectory_encoder_config.max_len,
         angle=config.data.angle,
     )
-    routes, costs = _search_all(walker, demand, settings)
+    begun = perf_counter()
+    trips = _search_all(LockStep(expander, demand, settings), len(demand), kind)
+    routes = [trip.route for trip in trips if trip.route]
     about = (
         _about(folder, routes, settings)
-        | performance(costs)
+        | performance(trips, perf_counter() - begun)
         | {
             "data_fingerprint": city.meta.fingerprint,
             "trained_on": card.data_fingerprint,
@@ -86,36 +88,26 @@ def generate_command(
     )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one search took."""
-
-    seconds: float
-    forward_seconds: float  # in the student
-    forwards: int  # calls of the student
-
-
-def _search_all(walker: Walker, demand: Demand, settings: SearchSettings) -> tuple[list[Route], list[Cost]]:
-    routes, costs = [], []
-    for i in tqdm(range(len(demand)), desc=f"generate ({settings.kind})", unit=" trips", leave=False, disable=None):
-        start, forward, forwards = time.perf_counter(), walker.clock.seconds["forward"], walker.forwards
-        ends = int(demand.origins[i]), int(demand.destinations[i])
-        routes.append(search(walker, *ends, int(demand.starts[i]), settings, i))
-        seconds = time.perf_counter() - start
-        costs.append(Cost(seconds, walker.clock.seconds["forward"] - forward, walker.forwards - forwards))
-    return routes, costs
+def _search_all(searches: LockStep, count: int, kind: str) -> list[Trip]:
+    shown = tqdm(total=count, desc=f"generate ({kind})", unit=" trips", leave=False, disable=None)
+    trips = []
+    with shown:
+        for trip in searches.run(range(count)):
+            trips.append(trip)
+            shown.update()
+    return sorted(trips, key=lambda trip: trip.index)
 
 
-def performance(costs: list[Cost]) -> dict[str, float]:
-    """Seconds and calls a trip, under the research code's names."""
-    total = np.array([cost.seconds for cost in costs])
-    forward = np.array([cost.forward_seconds for cost in costs])
-    count = np.array([cost.forwards for cost in costs])
+def performance(trips: list[Trip], seconds: float) -> dict[str, float]:
+    """Seconds and rounds a trip (see Cost), under the research code's names; `seconds` is the time of them all."""
+    total = np.array([trip.cost.seconds for trip in trips])
+    forward = np.array([trip.cost.forward_seconds for trip in trips])
+    count = np.array([trip.cost.forwards for trip in trips])
     figures = {f"total_time_{name}": getattr(total, name)() for name in ("mean", "std", "min", "max")}
     figures |= {"total_time_median": np.median(total), "total_time_p95": np.percentile(total, 95)}
     figures |= {f"forward_time_{name}": getattr(forward, name)() for name in ("mean", "std")}
     figures |= {f"forward_count_{name}": getattr(count, name)() for name in ("mean", "std")}
-    figures["throughput_traj_per_sec"] = len(costs) / total.sum()
+    figures["throughput_traj_per_sec"] = len(trips) / seconds
     return {name: float(value) for name, value in figures.items()}
 
 

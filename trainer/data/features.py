@@ -73,14 +73,12 @@ class Features:
 
         Straight through the earth: up to 1 km that is the great circle's length to a billionth.
         """
-        chord = torch.cdist(self.centre, self.centre, compute_mode="donot_use_mm_for_euclid_dist")
-        return (chord.clamp_(max=1000) / 1000).float()
+        return _near(torch.cdist(self.centre, self.centre, compute_mode="donot_use_mm_for_euclid_dist"))
 
     @property
     def interval(self) -> Tensor:
         """Minutes of the day between two steps, 5 at most, / 5, [B, T, T] float32."""
-        minutes = self.temporal_info.abs() * MINUTES_PER_DAY
-        return (minutes[:, :, None] - minutes[:, None, :]).abs_().clamp_(max=5).div_(5)
+        return _soon(self.temporal_info[:, :, None], self.temporal_info[:, None, :])
 
     def part(self, trips: Tensor, width: int) -> Features:
         """Some of the trips and their first `width` steps, which must be all that they have."""
@@ -142,6 +140,22 @@ def build_labels(features: Features, next_road_BT: Tensor, seconds_BT: Tensor) -
     hit = (features.candidates == next_road_BT[..., None]) & features.candidate_mask
     choice = torch.where(hit.any(-1), hit.int().argmax(-1), IGNORED)
     return Labels(choice, seconds_BT)
+
+
+def relative_to(
+    centre: Tensor, temporal_info: Tensor, other_centre: Tensor, other_info: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`distance` and `interval` of pairs of steps one by one, from centres [P, 3] and temporal infos [P]."""
+    return _near(torch.linalg.vector_norm(centre - other_centre, dim=-1)), _soon(temporal_info, other_info)
+
+
+def _near(chord_m: Tensor) -> Tensor:
+    return (chord_m.clamp_(max=1000) / 1000).float()
+
+
+def _soon(temporal_info: Tensor, other: Tensor) -> Tensor:
+    minutes, others = (info.abs() * MINUTES_PER_DAY for info in (temporal_info, other))
+    return (minutes - others).abs_().clamp_(max=5).div_(5)
 
 
 def _temporal_info(times: Tensor, weekend: Tensor) -> Tensor:

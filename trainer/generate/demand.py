@@ -27,6 +27,11 @@ class Demand:
     def __len__(self) -> int:
         return len(self.origins)
 
+    @property
+    def ends(self) -> tuple[Ints, Ints]:
+        """Origins and destinations."""
+        return self.origins, self.destinations
+
 
 def draw_demand(trips: Trips, count: int, seed: int) -> Demand:
     """Ends and start times of real trips, so that a pair is drawn in proportion to its count.

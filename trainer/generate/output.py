@@ -13,7 +13,7 @@ from trainer import files
 from trainer.data.trip_text import format_times
 from trainer.errors import BadInput
 from trainer.generate.demand import Demand
-from trainer.generate.search import Route
+from trainer.generate.route import Route
 
 COLUMNS = (
     "origin_road_id",

@@ -1,16 +1,27 @@
-"""Route search: from an origin to a destination along the student's probabilities. Plain and readable."""
+"""Route search: from an origin to a destination along the student's probabilities.
+
+A search is a generator: it yields the nodes that it waits for, and goes on when they are expanded, so that many
+searches can share one call of the student. It returns its route.
+"""
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from trainer.generate.walker import NextRoads, Path, Walker
+from trainer.generate.route import Path, Route
 
 KINDS = ("best-first", "beam", "greedy", "sample")
+
+Option = tuple[int, float, int]  # a road that can follow, its log-probability, seconds until it is entered
+Answer = tuple[float, Sequence[Option]]  # metres from a node's road to the destination, and what can follow
 
 
 @dataclass(frozen=True)
@@ -21,125 +32,154 @@ class SearchSettings:
     max_expansions: int = 5000
     beam_width: int = 4
     seed: int = 0  # of `sample`
+    temperature: float = 1.0  # of `sample`
 
 
-@dataclass(frozen=True)
-class Route:
-    """What a search found; a route that is not reached leads to the expanded road nearest to the destination."""
+class Node:
+    """A road at the end of a path."""
 
-    path: Path
-    reached: bool
-    expansions: int
+    __slots__ = ("answer", "kept", "log_prob", "parent", "road", "time")
+
+    def __init__(self, road: int, time: int, log_prob: float, parent: Node | None) -> None:
+        self.road = road
+        self.time = time  # seconds
+        self.log_prob = log_prob  # of the path
+        self.parent = parent
+        self.answer: Answer | None = None  # once it is expanded
+        self.kept: Any = None  # what the expander keeps of it for the nodes that follow
+
+    def path(self) -> Path:
+        roads, times = [], []
+        node: Node | None = self
+        while node:
+            roads.append(node.road)
+            times.append(node.time)
+            node = node.parent
+        return Path(tuple(reversed(roads)), tuple(reversed(times)), self.log_prob)
 
 
-def search(walker: Walker, origin: int, destination: int, start: int, settings: SearchSettings, index: int) -> Route:
+Likely = Callable[[int], list[Node]]  # so many nodes that a search will probably wait for later
+Search = Generator[tuple[list[Node], Likely], None, Route]
+
+
+def search(origin: int, destination: int, start: int, settings: SearchSettings, index: int) -> Search:
     """One route. `start` in seconds; `index` tells trips of the same seed apart when sampling."""
-    begin = Path((origin,), (start,))
+    begin = Node(origin, start, 0.0, None)
     if settings.kind == "best-first":
-        return best_first(walker, begin, destination, settings.max_expansions)
+        return best_first(begin, destination, settings.max_expansions)
     if settings.kind == "beam":
-        return beam(walker, begin, destination, settings.max_expansions, settings.beam_width)
+        return beam(begin, destination, settings.max_expansions, settings.beam_width)
     if settings.kind == "greedy":
-        return walk(walker, begin, destination, settings.max_expansions, None)
+        return walk(begin, destination, settings.max_expansions, _most_probable)
     rng = np.random.default_rng((settings.seed, index))
-    return walk(walker, begin, destination, settings.max_expansions, rng)
-
-
-def extensions(path: Path, following: NextRoads) -> list[Path]:
-    """The path with each road that can follow."""
-    return [
-        Path((*path.roads, int(road)), (*path.times, path.times[-1] + int(seconds)), path.log_prob + float(log_prob))
-        for road, log_prob, seconds in zip(following.roads, following.log_probs, following.seconds, strict=True)
-    ]
+    return walk(begin, destination, settings.max_expansions, lambda o: _drawn(o, settings.temperature, rng.random()))
 
 
 class Nearest:
-    """The expanded path whose road's centre is nearest to the destination; the first one of equals."""
+    """The expanded node whose road's centre is nearest to the destination; the first one of equals."""
 
-    def __init__(self, walker: Walker, destination: int) -> None:
-        self._walker, self._destination = walker, destination
-        self._metres = np.inf
-        self.path: Path | None = None
+    def __init__(self) -> None:
+        self._metres = math.inf
+        self._node: Node | None = None
 
-    def see(self, path: Path) -> None:
-        network = self._walker.network
-        metres = float(network.distance_m(*network.successors.new_tensor([path.roads[-1], self._destination])))
+    def options(self, node: Node) -> Sequence[Option]:
+        """Takes the answer of an expanded node."""
+        assert node.answer is not None
+        (metres, options), node.answer = node.answer, None
         if metres < self._metres:
-            self._metres, self.path = metres, path
+            self._metres, self._node = metres, node
+        return options
 
     def route(self, expansions: int) -> Route:
-        assert self.path is not None  # the origin is expanded first
-        return Route(self.path, False, expansions)
+        assert self._node is not None  # the origin is expanded first
+        return Route(self._node.path(), False, expansions)
 
 
-def best_first(walker: Walker, begin: Path, destination: int, max_expansions: int) -> Route:
+def best_first(begin: Node, destination: int, max_expansions: int) -> Search:
     """Expands the most probable path first; best log-probability per road; closed set."""
     order = itertools.count()  # ties: first come, first served
     queue = [(0.0, next(order), begin)]
-    best = {begin.roads[-1]: 0.0}
+    best = {begin.road: 0.0}
     closed: set[int] = set()
-    nearest, expansions = Nearest(walker, destination), 0
+    nearest, expansions = Nearest(), 0
+
+    def likely(count: int) -> list[Node]:
+        entries = heapq.nsmallest(count, queue)
+        return [node for _, _, node in entries if node.answer is None and node.road not in closed]
+
     while queue:
-        _, _, path = heapq.heappop(queue)
-        road = path.roads[-1]
-        if road in closed:
+        _, _, node = heapq.heappop(queue)
+        if node.road in closed:
             continue
-        if road == destination:
-            return Route(path, True, expansions)
+        if node.road == destination:
+            return Route(node.path(), True, expansions)
         if expansions == max_expansions:
             break
-        closed.add(road)
-        nearest.see(path)
+        closed.add(node.road)
+        if node.answer is None:
+            yield [node], likely
         expansions += 1
-        for longer in extensions(path, walker.next_roads([path], destination)[0]):
-            after = longer.roads[-1]
-            if after not in closed and longer.log_prob > best.get(after, -np.inf):
-                best[after] = longer.log_prob
-                heapq.heappush(queue, (-longer.log_prob, next(order), longer))
+        for road, log_prob, seconds in nearest.options(node):
+            total = node.log_prob + log_prob
+            if road not in closed and total > best.get(road, -math.inf):
+                best[road] = total
+                heapq.heappush(queue, (-total, next(order), Node(road, node.time + seconds, total, node)))
     return nearest.route(expansions)
 
 
-def beam(walker: Walker, begin: Path, destination: int, max_expansions: int, width: int) -> Route:
+def beam(begin: Node, destination: int, max_expansions: int, width: int) -> Search:
     """Level by level the `width` most probable paths; a road is entered again by a more probable path only."""
     level = [begin]
-    best = {begin.roads[-1]: 0.0}
-    nearest, expansions = Nearest(walker, destination), 0
+    best = {begin.road: 0.0}
+    nearest, expansions = Nearest(), 0
     while level:
-        for path in level:
-            if path.roads[-1] == destination:
-                return Route(path, True, expansions)
+        for node in level:
+            if node.road == destination:
+                return Route(node.path(), True, expansions)
         level = level[: max_expansions - expansions]
         if not level:
             break
-        for path in level:
-            nearest.see(path)
         expansions += len(level)
-        following = walker.next_roads(level, destination)
-        found: dict[int, Path] = {}  # best new path to each road of the next level
-        for path, roads in zip(level, following, strict=True):
-            for longer in extensions(path, roads):
-                after = longer.roads[-1]
-                if longer.log_prob > best.get(after, -np.inf):
-                    best[after] = longer.log_prob
-                    found[after] = longer
-        level = sorted(found.values(), key=lambda p: -p.log_prob)[:width]
+        yield level, nothing_likely
+        found: dict[int, Node] = {}  # best new path to each road of the next level
+        for node in level:
+            for road, log_prob, seconds in nearest.options(node):
+                total = node.log_prob + log_prob
+                if total > best.get(road, -math.inf):
+                    best[road] = total
+                    found[road] = Node(road, node.time + seconds, total, node)
+        level = sorted(found.values(), key=lambda node: -node.log_prob)[:width]
     return nearest.route(expansions)
 
 
-def walk(walker: Walker, begin: Path, destination: int, max_steps: int, rng: np.random.Generator | None) -> Route:
-    """One road after another, the most probable (`rng` None) or a drawn one, never a road twice."""
-    path, visited = begin, {begin.roads[-1]}
-    nearest = Nearest(walker, destination)
+def walk(begin: Node, destination: int, max_steps: int, pick: Callable[[Sequence[Option]], Option]) -> Search:
+    """One road after another, never a road twice."""
+    node, visited = begin, {begin.road}
+    nearest = Nearest()
     for step in range(max_steps):
-        if path.roads[-1] == destination:
-            return Route(path, True, step)
-        nearest.see(path)
-        options = [p for p in extensions(path, walker.next_roads([path], destination)[0]) if p.roads[-1] not in visited]
+        if node.road == destination:
+            return Route(node.path(), True, step)
+        yield [node], nothing_likely
+        options = [option for option in nearest.options(node) if option[0] not in visited]
         if not options:
             return nearest.route(step + 1)
-        weights = np.exp([p.log_prob - path.log_prob for p in options])
-        pick = int(weights.argmax()) if rng is None else int(rng.choice(len(options), p=weights / weights.sum()))
-        path = options[pick]
-        visited.add(path.roads[-1])
-    reached = path.roads[-1] == destination
-    return Route(path, True, max_steps) if reached else nearest.route(max_steps)
+        road, log_prob, seconds = pick(options)
+        node = Node(road, node.time + seconds, node.log_prob + log_prob, node)
+        visited.add(road)
+    return Route(node.path(), True, max_steps) if node.road == destination else nearest.route(max_steps)
+
+
+def nothing_likely(count: int) -> list[Node]:
+    """Of a search that is far from knowing."""
+    return []
+
+
+def _most_probable(options: Sequence[Option]) -> Option:
+    return max(options, key=lambda option: option[1])
+
+
+def _drawn(options: Sequence[Option], temperature: float, uniform: float) -> Option:
+    """The option among whose shares a number in [0, 1) falls."""
+    peak = max(log_prob for _, log_prob, _ in options)
+    ends = list(itertools.accumulate(math.exp((log_prob - peak) / temperature) for _, log_prob, _ in options))
+    return options[min(bisect_right(ends, uniform * ends[-1]), len(ends) - 1)]

@@ -90,11 +90,17 @@ class HOSER(nn.Module):
             features.temporal_info,
             (features.distance, features.interval),
         )
+        return self.navigate(trajectory, features, known)
+
+    def navigate(
+        self, trajectory_BTE: Tensor, features: Features, known: Embeddings, multiple: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """The second half of `forward`. Candidates are computed in numbers that `multiple` divides."""
         destination = known.zones[self.road2zone[features.destination]]
-        at, slots = _slots(features)
+        at, slots = _slots(features, multiple)
         logits, times = self.navigator(
-            trajectory.flatten(0, 1),
-            destination[:, None].expand(-1, trajectory.shape[1], -1).flatten(0, 1),
+            trajectory_BTE.flatten(0, 1),
+            destination[:, None].expand(-1, trajectory_BTE.shape[1], -1).flatten(0, 1),
             known.candidates,
             slots,
         )
@@ -103,8 +109,10 @@ class HOSER(nn.Module):
         return empty.index_copy(0, at, logits).view(shape), torch.zeros_like(empty).index_copy(0, at, times).view(shape)
 
 
-def _slots(features: Features) -> tuple[Tensor, Slots]:
-    """The candidates that there are, and where in [B, T, K] each lies."""
+def _slots(features: Features, multiple: int) -> tuple[Tensor, Slots]:
+    """The candidates that there are, the last one repeated up to a multiple, and where in [B, T, K] each lies."""
     at = features.candidate_mask.flatten().nonzero().squeeze(-1)
+    if missing := -len(at) % multiple:
+        at = torch.cat([at, at[-1:].expand(missing)])
     metrics = torch.stack([features.metric_distance.flatten()[at], features.metric_angle.flatten()[at]], dim=-1)
     return at, Slots(at // features.candidates.shape[-1], features.candidates.flatten()[at], metrics)

@@ -56,22 +56,26 @@ class RelativeAttention(nn.Module):
         self.relative_position_emb_k = nn.Linear(RELATIVE_FEATURES, width // heads)
         self.relative_position_emb_v = nn.Linear(RELATIVE_FEATURES, width // heads)
 
-    def forward(self, x_BTE: Tensor, relative: Relative) -> Tensor:
-        B, T, E = x_BTE.shape
-        to_key, to_value = self.relative_position_emb_k, self.relative_position_emb_v
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scaled queries, and keys and values with the relative parts' biases, of steps [..., E], each [..., H, W]."""
+        E, to_key, to_value = x.shape[-1], self.relative_position_emb_k, self.relative_position_emb_v
         bias = torch.cat(
             [torch.zeros_like(self.c_attn.bias[:E]), to_key.bias.repeat(self.heads), to_value.bias.repeat(self.heads)]
         )
-        qkv = F.linear(x_BTE, self.c_attn.weight, self.c_attn.bias + bias)
-        q, k, v = qkv.view(B, T, 3, self.heads, E // self.heads).permute(2, 0, 3, 1, 4)
-        q = q / math.sqrt(E // self.heads)
+        qkv = F.linear(x, self.c_attn.weight, self.c_attn.bias + bias)
+        q, k, v = qkv.view(*x.shape[:-1], 3, self.heads, E // self.heads).unbind(-3)
+        return q / math.sqrt(E // self.heads), k, v
+
+    def forward(self, x_BTE: Tensor, relative: Relative) -> Tensor:
+        B, T, E = x_BTE.shape
+        q, k, v = (each.transpose(1, 2) for each in self.qkv(x_BTE))
         scores = q @ k.transpose(-1, -2)
-        for weight, feature in zip((q @ to_key.weight).unbind(-1), relative, strict=True):
+        for weight, feature in zip((q @ self.relative_position_emb_k.weight).unbind(-1), relative, strict=True):
             scores = torch.addcmul(scores, weight[..., None], feature[:, None])
         future = torch.ones(T, T, dtype=torch.bool, device=x_BTE.device).triu(1)
         attention = scores.masked_fill(future, -torch.inf).softmax(-1)
         seen = torch.stack([(attention * feature[:, None]).sum(-1) for feature in relative], dim=-1)
-        y = attention @ v + seen @ to_value.weight.t()
+        y = attention @ v + seen @ self.relative_position_emb_v.weight.t()
         y = self.c_proj(y.transpose(1, 2).reshape(B, T, E))
         return F.dropout(y, self.dropout, self.training)
 
@@ -105,16 +109,19 @@ class TrajectoryEncoder(nn.Module):
         self.transformer = nn.ModuleDict({"h": nn.ModuleList(Block(2 * d, heads, dropout) for _ in range(layers))})
 
     def forward(self, road_BTd: Tensor, zone_BTd: Tensor, time_BT: Tensor, relative: Relative) -> Tensor:
-        gate = torch.sigmoid(self.road_zone_fusion_mlp(torch.cat([road_BTd, zone_BTd], dim=-1)))
-        x = torch.cat([road_BTd + gate * zone_BTd, self.temporal_encoder(time_BT)], dim=-1)
-        for block in self._blocks():
+        x = torch.cat([self.fuse(road_BTd, zone_BTd), self.temporal_encoder(time_BT)], dim=-1)
+        for block in self.blocks():
             if self.grad_checkpoint and self.training:
                 x = checkpoint(block, x, relative, use_reentrant=False)
             else:
                 x = block(x, relative)
         return x
 
-    def _blocks(self) -> list[Block]:
+    def fuse(self, road: Tensor, zone: Tensor) -> Tensor:
+        """A road and its zone in one, [..., d]."""
+        return road + torch.sigmoid(self.road_zone_fusion_mlp(torch.cat([road, zone], dim=-1))) * zone
+
+    def blocks(self) -> list[Block]:
         layers = self.transformer["h"]
         assert isinstance(layers, nn.ModuleList)
         return [block for block in layers if isinstance(block, Block)]

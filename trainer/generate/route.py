@@ -1,0 +1,23 @@
+"""What a search finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Path:
+    """Roads from the origin on, the time at which each is entered, and the sum of log-probabilities."""
+
+    roads: tuple[int, ...]
+    times: tuple[int, ...]  # seconds
+    log_prob: float = 0.0
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a search found; a route that is not reached leads to the expanded road nearest to the destination."""
+
+    path: Path
+    reached: bool
+    expansions: int
