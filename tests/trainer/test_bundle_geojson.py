@@ -19,8 +19,8 @@ from trainer.data.trips import Trips
 from trainer.errors import BadInput
 from trainer.generate.demand import Demand
 from trainer.generate.output import write_generated
-from trainer.generate.search import Route
-from trainer.generate.walker import Path as RoadPath
+from trainer.generate.route import Path as RoadPath
+from trainer.generate.route import Route
 
 A, B, C, D = (-122.4, 37.7), (-122.41, 37.71), (-122.42, 37.705), (-122.43, 37.72)
 
