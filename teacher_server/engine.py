@@ -23,8 +23,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}  # row tokens of a batch that a device is good at
 # Float32 numbers of candidates' embedding rows that are gathered at once: many candidates cost time, not memory.
 GATHERED_AT_ONCE = 1 << 22
-# Hidden states and tokens whose products are held at once where all tokens count: 16 MB of logits, whatever is asked.
-TILE_NODES, TILE_TOKENS = 1024, 4096
+# (hidden states, tokens) whose logits are held at once where all tokens count: 4 MB on a CPU, in whose cache they stay
+# until they are summed, and 256 MB on CUDA.
+TILES = {"cpu": (512, 2048), "cuda": (4096, 16_384)}
 
 
 def choose_device(name: str) -> torch.device:
@@ -143,10 +144,11 @@ class Engine:
     def _log_partition(self, hidden_UD: Tensor, reads: Tensor) -> Tensor:
         """[len(reads)] log of the sum over all tokens of exp(logit) at these reads, float32; each read once."""
         nodes, places = reads.unique(return_inverse=True)
+        tile_nodes, tile_tokens = TILES[self.device.type]
         sums = []
-        for hidden in hidden_UD[nodes].float().split(TILE_NODES):
+        for hidden in hidden_UD[nodes].float().split(tile_nodes):
             total = hidden.new_full((len(hidden),), -torch.inf)
-            for rows in self._model.transformer["wte"].weight.split(TILE_TOKENS):  # type: ignore[operator]
+            for rows in self._model.transformer["wte"].weight.split(tile_tokens):  # type: ignore[operator]
                 total = torch.logaddexp(total, (hidden @ rows.float().t()).logsumexp(-1))
             sums.append(total)
         return torch.cat(sums)[places]

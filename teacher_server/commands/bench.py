@@ -42,6 +42,9 @@ def bench(
         int, typer.Option(min=0, rich_help_panel=SHAPE, help="Last tokens that a step sees; 0: the whole prefix.")
     ] = 7,
     candidates: Annotated[int, typer.Option(min=1, max=1024, rich_help_panel=SHAPE, help="Of each step.")] = 3,
+    whole: Annotated[
+        bool, typer.Option("--whole", rich_help_panel=SHAPE, help="Ask how probable whole trips are instead.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, rich_help_panel=SHAPE, help="Of the trips and the arrivals.")] = 0,
     ca: Ca = None,
     client_cert: ClientCert = None,
@@ -64,7 +67,7 @@ def bench(
     if trips * steps > MOST_POSITIONS:
         raise BadSettings(f"--trips x --steps is {trips * steps}: a request may hold {MOST_POSITIONS} steps at most")
     load = Load(callers, rate, duration, warm_up, timeout, seed)
-    shape = Shape(trips, steps, window, candidates)
+    shape = Shape(trips, steps, window, candidates, whole)
     target, files = Target(address, protocol, model), ClientFiles(ca, client_cert, client_key, token_file)
     summary, interrupted = run_bench(target, files, shape, load, Console(stderr=True))
     if as_json:
@@ -72,9 +75,10 @@ def bench(
     else:
         how = f"{rate:g} requests/s arriving" if rate else f"{callers} callers"
         prefix = f"window {window}" if window else "the whole prefix"
+        asked = "as wholes" if whole else f"{prefix}, {candidates} candidates"
         console = Console(highlight=False)
         console.print(
-            f"{address}: {how}, {trips} trips x {steps} steps, {prefix}, {candidates} candidates",
+            f"{address}: {how}, {trips} trips x {steps} steps, {asked}",
             style="dim",
             soft_wrap=True,
         )

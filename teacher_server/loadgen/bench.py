@@ -34,8 +34,8 @@ class Target:
     protocol: str = "native"
     model: str = "teacher"  # of the Open Inference Protocol
 
-    def open(self, files: ClientFiles) -> Door:
-        """A door, inside the event loop that will use it. Raises BadSettings."""
+    def open(self, files: ClientFiles, shape: Shape) -> Door:
+        """A door for such requests, inside the event loop that will use it. Raises BadSettings."""
         if self.protocol not in PROTOCOLS:
             raise BadSettings(f"unknown protocol {self.protocol!r}: use {', '.join(PROTOCOLS)}")
         if self.protocol == "rest":
@@ -43,7 +43,7 @@ class Target:
         channels = [files.aio_channel(self.address) for _ in range(CONNECTIONS)]
         metadata = files.metadata()
         if self.protocol == "native":
-            return NativeDoor(channels, metadata)
+            return NativeDoor(channels, metadata, shape.whole)
         return InferenceDoor(channels, metadata, self.model)
 
 
@@ -73,7 +73,7 @@ def run_bench(
 async def _run(
     target: Target, files: ClientFiles, shape: Shape, load: Load, console: Console
 ) -> tuple[dict[str, Any], bool]:
-    door = target.open(files)
+    door = target.open(files, shape)
     try:
         messages = await _messages(door, target, shape, load)
         drive = Drive(door, messages, shape.positions, load)

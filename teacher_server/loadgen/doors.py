@@ -12,6 +12,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as oip
 
 from protos.teacher.v1 import teacher_pb2 as pb
+from teacher_server.dense import LOG_LIKELIHOOD, LOG_PROBS, TOKEN_COUNT
 from teacher_server.errors import BadSettings
 from teacher_server.grpc_api import SERVICE_NAME, TOKEN_DTYPES
 from teacher_server.loadgen.walks import Walks
@@ -39,7 +40,7 @@ class Door(Protocol):
         ...
 
     def message(self, walks: Walks) -> bytes:
-        """A request that scores every step of the walks."""
+        """A request about every step of the walks, or about whole walks."""
         ...
 
     async def ask(self, message: bytes, timeout: float) -> Times:
@@ -80,8 +81,10 @@ class _GrpcDoor:
 class NativeDoor(_GrpcDoor):
     """teacher.v1.TeacherService."""
 
-    def __init__(self, channels: Sequence[grpc.aio.Channel], metadata: Metadata) -> None:
-        super().__init__(channels, metadata, f"/{SERVICE_NAME}/Score")
+    def __init__(self, channels: Sequence[grpc.aio.Channel], metadata: Metadata, whole: bool = False) -> None:
+        """`whole`: the walks are asked about as wholes."""
+        super().__init__(channels, metadata, f"/{SERVICE_NAME}/{'Likelihood' if whole else 'Score'}")
+        self._response = pb.LikelihoodResponse if whole else pb.ScoreResponse
         self._dtype = np.dtype("<i4")
 
     async def extent(self) -> Extent:
@@ -92,9 +95,12 @@ class NativeDoor(_GrpcDoor):
 
     def message(self, walks: Walks) -> bytes:
         shape = walks.shape
+        tokens = walks.tokens.astype(self._dtype).tobytes()
         steps = np.full(shape.trips, shape.steps, "<u4").tobytes()
+        if shape.whole:
+            return pb.LikelihoodRequest(tokens=tokens, lengths=steps).SerializeToString()
         return pb.ScoreRequest(
-            tokens=walks.tokens.astype(self._dtype).tobytes(),
+            tokens=tokens,
             lengths=steps,
             scored=steps,
             window=shape.window,
@@ -103,7 +109,7 @@ class NativeDoor(_GrpcDoor):
         ).SerializeToString()
 
     def _times(self, answer: bytes) -> Times:
-        response = pb.ScoreResponse.FromString(answer)
+        response = self._response.FromString(answer)
         return response.queue_us, response.compute_us
 
 
@@ -121,7 +127,7 @@ class InferenceDoor(_GrpcDoor):
         return extent_of(parameters["grid"].string_value)
 
     def message(self, walks: Walks) -> bytes:
-        message = oip.ModelInferRequest(model_name=self._model)
+        message = oip.ModelInferRequest(model_name=self._model, outputs=[{"name": o} for o in outputs_of(walks)])
         for name, array in tensors_of(walks).items():
             message.inputs.add(name=name, datatype="INT32", shape=array.shape)
             message.raw_input_contents.append(array.tobytes())
@@ -136,14 +142,21 @@ def tensors_of(walks: Walks) -> dict[str, np.ndarray[Any, np.dtype[np.int32]]]:
     """The dense form of a request (dense.py)."""
     shape = walks.shape
     trips = (shape.trips, 1)
+    whole = {"HISTORY": walks.tokens, "HISTORY_LENGTH": np.full(trips, shape.steps, "<i4")}
+    if shape.whole:
+        return whole
     return {
-        "HISTORY": walks.tokens,
-        "HISTORY_LENGTH": np.full(trips, shape.steps, "<i4"),
+        **whole,
         "SCORED": np.full(trips, shape.steps, "<i4"),
         "WINDOW": np.full(trips, shape.window, "<i4"),
         "CANDIDATES": walks.candidates,
         "CANDIDATE_COUNT": np.full((shape.trips, shape.steps), shape.candidates, "<i4"),
     }
+
+
+def outputs_of(walks: Walks) -> list[str]:
+    """The outputs that are wanted."""
+    return [LOG_LIKELIHOOD.name, TOKEN_COUNT.name] if walks.shape.whole else [LOG_PROBS.name]
 
 
 def extent_of(grid: str) -> Extent:

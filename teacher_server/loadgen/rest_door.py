@@ -6,7 +6,7 @@ import json
 
 import httpx
 
-from teacher_server.loadgen.doors import OPENING_SECONDS, Extent, Refused, Times, extent_of, tensors_of
+from teacher_server.loadgen.doors import OPENING_SECONDS, Extent, Refused, Times, extent_of, outputs_of, tensors_of
 from teacher_server.loadgen.walks import Walks
 from teacher_server.rest_body import JSON_LENGTH
 
@@ -29,7 +29,8 @@ class RestDoor:
             {"name": name, "datatype": "INT32", "shape": each.shape, "parameters": {"binary_data_size": each.nbytes}}
             for name, each in tensors.items()
         ]
-        head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+        outputs = [{"name": name} for name in outputs_of(walks)]
+        head = json.dumps({"inputs": inputs, "outputs": outputs, "parameters": {"binary_data_output": True}}).encode()
         return str(len(head)).encode() + SEPARATOR + head + b"".join(each.tobytes() for each in tensors.values())
 
     async def ask(self, message: bytes, timeout: float) -> Times:

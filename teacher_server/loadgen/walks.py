@@ -25,10 +25,11 @@ class Shape:
     steps: int = 40
     window: int = 7  # last tokens that a step sees; 0: all
     candidates: int = 3  # of each step
+    whole: bool = False  # instead of steps' candidates, how probable each whole trip is: no window, no candidates
 
     @property
     def positions(self) -> int:
-        return self.trips * self.steps
+        return self.trips * (self.steps + self.whole)  # EOT is one
 
 
 @dataclass(frozen=True, eq=False)

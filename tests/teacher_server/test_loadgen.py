@@ -176,17 +176,20 @@ def answered(teacher: RunningTeacher) -> float:
     return float(match[1])
 
 
-@pytest.mark.parametrize("protocol", ["native", "oip", "rest"])
-def test_all_protocols_measure_a_real_server(teacher: RunningTeacher, protocol: str) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "whole"), [("native", False), ("oip", False), ("rest", False), ("native", True), ("rest", True)]
+)
+def test_all_protocols_measure_a_real_server(teacher: RunningTeacher, protocol: str, whole: bool) -> None:
     address = teacher.http if protocol == "rest" else teacher.grpc
-    process = bench(address, "--protocol", protocol, "--duration=0.7", "--callers=3", "--json")
+    flags = ["--whole"] if whole else []
+    process = bench(address, "--protocol", protocol, "--duration=0.7", "--callers=3", "--json", *flags)
     out, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     summary = json.loads(out)
     assert summary["requests"] > 3
     assert summary["errors"] == []
     assert summary["latency_ms"]["p50"] >= summary["compute_ms"]["p50"] > 0
-    assert summary["shape"] == {"trips": 2, "steps": 5, "window": 7, "candidates": 3}
+    assert summary["shape"] == {"trips": 2, "steps": 5, "window": 7, "candidates": 3, "whole": whole}
 
 
 def test_the_table_and_the_end_by_ctrl_c(teacher: RunningTeacher) -> None:

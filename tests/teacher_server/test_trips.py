@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -78,8 +79,7 @@ def test_row_tokens_are_known_beforehand(trips: list[list[int]], budget: int) ->
 def test_logits_are_held_a_tile_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """No product of hidden states and tokens is larger than a tile, and tiles change nothing."""
     whole, largest = sums(ENGINE, LONG), 0
-    monkeypatch.setattr(engine_module, "TILE_NODES", 3)
-    monkeypatch.setattr(engine_module, "TILE_TOKENS", 5)
+    monkeypatch.setitem(engine_module.TILES, "cpu", (3, 5))
     logsumexp = torch.Tensor.logsumexp
 
     def watched(logits: torch.Tensor, dim: int) -> torch.Tensor:
@@ -110,6 +110,12 @@ def test_half_precision_stays_near_and_below_certainty(dtype: torch.dtype, bound
     engine = Engine(copy.deepcopy(MODEL), torch.device("cpu"), dtype)
     np.testing.assert_allclose(sums(engine, LONG), trip_oracle(MODEL, LONG)[0], rtol=bound)
     assert max(answer(engine, packer(), [work(LONG)])[0]) <= 0
+
+
+def test_batches_of_few_sizes_change_nothing() -> None:
+    asked = work(LONG)
+    [found] = answer(ENGINE, dataclasses.replace(packer(), bucketed=True), [asked])
+    np.testing.assert_allclose(sums_of_trips(found, asked.scored), trip_oracle(MODEL, LONG)[0], rtol=1e-5)
 
 
 def test_candidates_beside_trips_are_still_normalised_among_themselves() -> None:

@@ -12,13 +12,15 @@ from trainer.data.trips import Trips
 from trainer.teacher.protocol import Likelihoods, Teacher, TripQuery
 from trainer.teacher.questions import cut_requests, sorted_trips
 
-# Half a batch of a server on CPUs, where a token of a large teacher takes milliseconds; all that wait are answered
-# within a deadline.
+# Half a batch of a server on CPUs, where a token of a large teacher takes milliseconds: those that wait there are
+# answered within a deadline.
 REQUEST_TOKENS = 8192
-IN_FLIGHT = 3
+IN_FLIGHT = 2  # requests at a time for each endpoint: one is computed, one waits
 
 
-def judge_trips(teacher: Teacher, road_to_token: NDArray[np.int32], trips: Trips, title: str) -> Likelihoods:
+def judge_trips(
+    teacher: Teacher, road_to_token: NDArray[np.int32], trips: Trips, title: str, in_flight: int = IN_FLIGHT
+) -> Likelihoods:
     """The likelihoods of n >= 1 trips, in their order, from the token of every road, [R].
 
     Requests depend on the trips only; trips that begin alike are neighbours in them. Raises as `Teacher.likelihood`.
@@ -32,7 +34,7 @@ def judge_trips(teacher: Teacher, road_to_token: NDArray[np.int32], trips: Trips
         part = trips.select(chosen)
         return teacher.likelihood(TripQuery(road_to_token[part.roads], part.lengths))
 
-    executor = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="judging")
+    executor = ThreadPoolExecutor(in_flight, thread_name_prefix="judging")
     try:
         with tqdm(desc=title, total=int(sizes.sum()), unit=" tokens", unit_scale=True, disable=None) as bar:
             for chosen, size, found in zip(requests, sizes.tolist(), executor.map(ask, requests), strict=True):
