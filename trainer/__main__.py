@@ -13,6 +13,7 @@ from trainer.commands.foreign import export_command, import_command
 from trainer.commands.generate import generate_command
 from trainer.commands.label import label_command
 from trainer.commands.train import train_command
+from trainer.commands.tune import tune_command
 from trainer.data.sample_city import sample_city_command
 from trainer.demo import demo_command
 from trainer.errors import TrainerError
@@ -29,6 +30,7 @@ app.command("prepare")(prepare_command)
 app.command("tokens")(tokens_command)
 app.command("label")(label_command)
 app.command("train")(train_command)
+app.command("tune")(tune_command)
 app.command("generate")(generate_command)
 app.command("evaluate")(evaluate_command)
 app.command("bundle")(bundle_command)

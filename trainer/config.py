@@ -7,23 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from trainer.section import NonNegative, Positive, PositiveFloat, Section, Share
+from trainer.tuning.settings import Tuning
 
 
 def _yaml_off(value: Any) -> Any:
     """YAML reads a bare `off` as false."""
     return "off" if value is False else value
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 class RoadAttributes(Section):
@@ -191,7 +183,7 @@ class Config(Section):
     profiling: Profiling = Profiling()
     wandb: Wandb = Wandb()
     tensorboard: TensorBoard = TensorBoard()
-    optuna: dict[str, Any] = Field(default_factory=dict)
+    optuna: Tuning = Tuning()  # of `trainer tune` alone
 
     def plain(self) -> dict[str, Any]:
         """As plain values under their YAML names."""
@@ -212,4 +204,4 @@ def without_effect(config: Config) -> list[str]:
     if not training.torch_compile:
         names += ["training.torch_compile_mode"] * (training.torch_compile_mode != "default")
         names += ["training.disable_cudagraphs"] * training.disable_cudagraphs
-    return names + ["optuna"] * bool(config.optuna)
+    return names + ["optuna"] * (config.optuna != Tuning())

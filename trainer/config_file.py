@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from trainer.config import Config, Section
+from trainer.config import Config
 from trainer.errors import BadInput
+from trainer.section import Section
 
-UNION_BRANCH = re.compile(r"constrained-|literal\[")  # what pydantic adds to a key that may be one of several types
+UNION_BRANCH = re.compile(
+    r"constrained-|literal\[|WindowRange"
+)  # what pydantic adds to a key that may be one of several types
 
 
 def load_config(file: Path | None, overrides: Iterable[str] = ()) -> Config:
@@ -35,6 +38,17 @@ def config_from(tree: dict[str, Any]) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise BadInput(f"saved config: {_summary(error)}") from None
+
+
+def with_values(config: Config, values: Mapping[str, Any], where: str) -> Config:
+    """The same with other values, by `section.key`. Raises BadInput, which says where the values come from."""
+    tree = config.plain()
+    for key, value in values.items():
+        _put(tree, key.split("."), value, f"{where}: {key}")
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {_summary(error)}") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -76,10 +90,14 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise BadInput(f"--set {override!r}: {text!r} is not a YAML value") from None
+    _put(tree, keys, value, f"--set {override!r}")
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: Any, where: str) -> None:
     for key in keys[:-1]:
         below = tree.setdefault(key, {})
         if not isinstance(below, dict):
-            raise BadInput(f"--set {override!r}: {key!r} is no section")
+            raise BadInput(f"{where}: {key!r} is no section")
         tree = below
     tree[keys[-1]] = value
 
@@ -102,13 +120,17 @@ def _explain(error: Any) -> tuple[str, str]:
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {name}", hint
-    return f"{name} = {error['input']!r}", error["msg"].replace("Input should be", "must be")
+    return f"{name} = {error['input']!r}", error["msg"].replace("Input should be", "must be").removeprefix(
+        "Value error, "
+    )
 
 
 def _names_at(path: list[str]) -> list[str]:
     """Keys that a section has, by their YAML names."""
     model: Any = Config
     for part in path:
+        if part not in model.model_fields:  # the name of one of several sections
+            continue
         annotation = model.model_fields[part].annotation
         model = next(
             a for a in getattr(annotation, "__args__", (annotation,)) if isinstance(a, type) and issubclass(a, Section)

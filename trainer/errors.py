@@ -9,6 +9,7 @@ TrainerError
 ├── Stopped              waiting for the teacher was ended from outside            exit 1
 ├── CannotWrite          a file could not be written: full disk, no permission     exit 1
 └── TrainingFailed       the run cannot go on                                      exit 1
+    ├── Diverged         too many steps without a finite loss or gradient          exit 1
     └── RankLost         another process of the same run has ended                 exit 1
 """
 
@@ -65,6 +66,10 @@ class CannotWrite(TrainerError):
 
 class TrainingFailed(TrainerError):
     """Training stopped for a reason that input checks could not foresee."""
+
+
+class Diverged(TrainingFailed):
+    """Too many steps had a loss or gradient that is not finite."""
 
 
 class RankLost(TrainingFailed):

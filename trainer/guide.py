@@ -84,13 +84,18 @@ def find_guide(address: str, config: Config, city: City, labels: Path | None = N
     if teacher is None:
         return Guide(UNIFORM, UniformTargets(distill.positions), None, {"kind": UNIFORM})
     try:
-        found = teacher.description
-        tokens = token_map(found, config, city)
-        live = TeacherTargets(teacher, tokens.road_to_token, window=distill.history, positions=distill.positions)
-        stored = _kept_by(labels, config, city, teacher, tokens) if labels else {}
+        return guide_by(teacher, address, config, city, labels)
     except BaseException:
         teacher.close()
         raise
+
+
+def guide_by(teacher: Pool, address: str, config: Config, city: City, labels: Path | None) -> Guide:
+    """The same with a connection that is there already."""
+    distill, found = config.distill, teacher.description
+    tokens = token_map(found, config, city)
+    live = TeacherTargets(teacher, tokens.road_to_token, window=distill.history, positions=distill.positions)
+    stored = _kept_by(labels, config, city, teacher, tokens) if labels else {}
     about = {"kind": "served", "address": address} | _about(found, tokens)
     return Guide(found.digest, live, teacher, about, stored)
 

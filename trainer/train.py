@@ -22,6 +22,7 @@ from trainer.data.city import City
 from trainer.data.trips import Ints, Trips
 from trainer.errors import (
     BadInput,
+    Diverged,
     RankLost,
     Stopped,
     TeacherMismatch,
@@ -63,6 +64,8 @@ class Trainer:
     card: Callable[[int], StudentCard]  # describes the student at an optimiser step
     trackers: Trackers
     should_stop: Callable[[], bool] = lambda: False
+    on_epoch: Callable[[int, float], None] = lambda epochs, accuracy: None  # after each is saved; may end the run
+    how_to_go_on: str = "--resume continues"  # for the message of an error that it can be resumed from
     progress: Progress = field(default_factory=Progress)
     interval: Interval = field(init=False)  # begins with `run`
 
@@ -103,7 +106,7 @@ class Trainer:
         except (TeacherUnavailable, TeacherMismatch, TrainingFailed) as error:
             self.save()
             resumable = isinstance(error, RankLost) or not isinstance(error, TrainingFailed)
-            hint = ", --resume continues" if resumable else ""
+            hint = f", {self.how_to_go_on}" if resumable else ""
             error.args = (f"{error}; training stopped at step {self.progress.step}{hint}",)
             raise
 
@@ -181,7 +184,7 @@ class Trainer:
         self.progress.bad_steps += 1
         bad, most = self.progress.bad_steps, self.config.training.max_bad_steps
         if bad > most:
-            raise TrainingFailed(
+            raise Diverged(
                 f"the loss or its gradient was not finite in {bad} steps (training.max_bad_steps is {most}); "
                 "those steps were left out"
             )
@@ -226,6 +229,7 @@ class Trainer:
         )
         progress.epoch, progress.epoch_step, progress.epoch_sums = progress.epoch + 1, 0, Sums()
         self.save()
+        self.on_epoch(progress.epoch, accuracy)
 
     def measure(self, trips: Trips, targets: Targets | None = None) -> Sums:
         """All figures over whole trips of all ranks, without a step; the clock of the steps stands still."""

@@ -1,13 +1,18 @@
-"""The candidate filter against a slow loop."""
+"""The candidate filter against a slow loop, and in training, which alone it concerns."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
-from tests.trainer.datasets import random_map, random_walks
+from tests.trainer.datasets import random_map, random_walks, small_city, trainer
 from tests.trainer.test_features import inputs
 from trainer.data.batches import collate
 from trainer.data.features import IGNORED, Features, Labels, Network
@@ -70,3 +75,43 @@ def test_no_label_is_lost_when_the_nearest_is_always_taken() -> None:
     _, new, _ = keep_nearest(features, wished, 1)
     assert labelled.sum() > 5
     assert torch.equal(new.choice, torch.where(labelled, 0, IGNORED))
+
+
+def test_a_dropped_label_is_the_one_that_torch_ignores() -> None:
+    assert IGNORED == -100
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The same run without the filter, with the nearest candidate only, and with more than there are."""
+    root = tmp_path_factory.mktemp("runs")
+    data = small_city(root / "city")
+    found = {}
+    for k in (0, 1, 99):
+        found[k] = root / str(k)
+        words = ("--data", data, "--cache", root / "cache", "--out", found[k], "--teacher", "uniform")
+        flags = ("optimizer_config.max_epoch=1", f"data.candidate_top_k={k}")
+        outcome = trainer("train", *words, *(word for flag in flags for word in ("--set", flag)))
+        assert outcome.status == 0, outcome.err
+    return found
+
+
+def epoch_of(run: Path) -> dict[str, float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return next(line for line in lines if "val/next_step_acc" in line)
+
+
+def test_a_k_beyond_all_degrees_trains_the_same_student_bit_for_bit(runs: dict[int, Path]) -> None:
+    whole, same = (load_file(runs[k] / "checkpoints" / "best.safetensors") for k in (0, 99))
+    assert all(torch.equal(same[name], value) for name, value in whole.items())
+
+
+def test_only_training_is_filtered(runs: dict[int, Path]) -> None:
+    """Labels are lost in training; validation and test have all steps and all choices."""
+    plain, filtered = (epoch_of(runs[k]) for k in (0, 1))
+    assert filtered["unlabelled"] > plain["unlabelled"] == 0
+    assert filtered["train/choice_accuracy"] is None  # one candidate is no choice
+    assert filtered["val/choice_accuracy"] < 1
+    summaries = [json.loads((runs[k] / "summary.json").read_text()) for k in (0, 1)]
+    for name in ("test_steps", "choice_steps", "steps_scored"):
+        assert summaries[0][name] == summaries[1][name] > 0

@@ -161,15 +161,9 @@ def prepare_together(ranks: Ranks, source: Path, cache: Path | None, skip_bad: b
 
 def _run(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) -> None:
     folder, ranks = trainer.folder, trainer.learner.ranks
-    _begin(trainer, guide, about, resume)
-    if ranks.first:
-        trainer.trackers = open_trackers(trainer.config, folder, trainer.progress)
     with StopFlag() as stop:
         trainer.should_stop = stop
-        try:
-            finished = trainer.run()
-        finally:
-            trainer.trackers.close()
+        finished = carry_out(trainer, guide, about, resume)
     if not finished:
         if ranks.first:
             print(f"trainer: stopped at step {trainer.progress.step} and saved; --resume continues", file=sys.stderr)
@@ -185,10 +179,21 @@ def _run(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) ->
         _show(folder, summary)
 
 
+def carry_out(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) -> bool:
+    """Begins or resumes a run, and trains to its end; False when a stop was asked for. Raises what training raises."""
+    _begin(trainer, guide, about, resume)
+    if trainer.learner.ranks.first:
+        trainer.trackers = open_trackers(trainer.config, trainer.folder, trainer.progress)
+    try:
+        return trainer.run()
+    finally:
+        trainer.trackers.close()
+
+
 def _begin(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) -> None:
     """A new run folder, or the checkpoint of a run that was made from the same. Raises BadInput."""
     folder, ranks = trainer.folder, trainer.learner.ranks
-    origin = Origin(_lasting(trainer.config), trainer.city.meta.fingerprint, guide.name, ranks.world)
+    origin = Origin(lasting(trainer.config), trainer.city.meta.fingerprint, guide.name, ranks.world)
     if resume:
         if difference := folder.origin().difference(origin):
             raise BadInput(f"{folder.root}: cannot resume, {difference}")
@@ -213,10 +218,10 @@ def _kept(config: Config) -> dict[str, Any]:
     return {name: value for name, value in config.plain().items() if name != "data_dir"}
 
 
-def _lasting(config: Config) -> dict[str, Any]:
+def lasting(config: Config) -> dict[str, Any]:
     """The settings that make a run what it is; how the teacher is reached and who keeps the figures may change."""
     plain = _kept(config)
-    for name in ("wandb", "tensorboard"):
+    for name in ("wandb", "tensorboard", "optuna"):
         plain.pop(name)
     for name in ("teacher", "deadline_s", "prefetch", "on_teacher_loss", "wait_limit_s"):
         plain["distill"].pop(name)

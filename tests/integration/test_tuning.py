@@ -1,0 +1,197 @@
+"""Studies as real processes: workers that are killed, stopped, or work side by side, with a served teacher."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from tests.integration.line import Line
+from tests.integration.runs import assert_equal, steps_logged, wait_for_step
+from tests.serving import RunningTeacher, serve
+
+STUDY = """
+optimizer_config: {batch_size: 8}
+profiling: {log_interval: 1}
+optuna:
+  n_trials: 3
+  max_epochs: 3
+  pruner_type: none
+  heartbeat_s: 1
+  search_space: {window: 3}
+  final_run: {max_epochs: 1, seeds: [1]}
+  vanilla_baseline: {max_epochs: 1, seeds: [1]}
+"""
+
+
+def command(line: Line, out: Path, *flags: str, teacher: str = "uniform") -> list[str]:
+    out.mkdir(exist_ok=True)
+    (out / "given.yaml").write_text(STUDY)
+    where = ("--data", str(line.data), "--cache", str(line.cache), "--out", str(out), "--cpu-threads", "1")
+    return [
+        *(sys.executable, "-m", "trainer", "tune", *where, "--config", str(out / "given.yaml")),
+        *("--teacher", teacher, "--labels", f"{out}.labels", *flags),
+    ]
+
+
+def tune(line: Line, out: Path, *flags: str, status: int = 0, teacher: str = "uniform") -> str:
+    """Runs to the end; returns what it said on stderr."""
+    words = command(line, out, *flags, teacher=teacher)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def begin(line: Line, out: Path, *flags: str, teacher: str = "uniform") -> subprocess.Popen[str]:
+    words = command(line, out, *flags, teacher=teacher)
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def trials_of(out: Path, name: str = "study") -> list[FrozenTrial]:
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{out / 'study.db'}").trials
+
+
+def finished(out: Path, name: str = "study") -> list[FrozenTrial]:
+    trials = trials_of(out, name)
+    assert all(trial.state in (TrialState.COMPLETE, TrialState.FAIL) for trial in trials)
+    return [trial for trial in trials if trial.state == TrialState.COMPLETE]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tuning") / "study"
+    tune(line, out)
+    return out
+
+
+def assert_disturbed_once(out: Path, undisturbed: Path) -> None:
+    """All trials are there once, and the first, which was disturbed, became what it would have been."""
+    assert len(finished(out)) == 3
+    failed = [trial for trial in trials_of(out) if trial.state == TrialState.FAIL]
+    assert [trial.number for trial in failed] == [0]
+    (heir,) = [trial for trial in finished(out) if trial.user_attrs.get("continues") == 0]
+    first = trials_of(undisturbed)[0]
+    assert heir.params == failed[0].params == first.params
+    assert heir.value == first.value
+    assert heir.intermediate_values == first.intermediate_values
+    assert_equal(out / "trials" / str(heir.number), undisturbed / "trials" / "0")
+    assert steps_logged(out / "trials" / str(heir.number)) == steps_logged(undisturbed / "trials" / "0")
+    assert len(finished(out, "study finals")) == 2
+
+
+def test_a_killed_study_goes_on_where_it_was(line: Line, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    process = begin(line, out)
+    wait_for_step(out / "trials" / "0", 18, process)  # in the second epoch
+    process.kill()
+    process.communicate()
+    assert trials_of(out)[0].state == TrialState.RUNNING
+    tune(line, out)
+    assert_disturbed_once(out, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_stopped_study_saves_and_goes_on(
+    line: Line, undisturbed: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "study"
+    process = begin(line, out)
+    wait_for_step(out / "trials" / "0", 18, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert "saved; the same command goes on" in errors
+    tune(line, out)
+    assert_disturbed_once(out, undisturbed)
+
+
+def test_two_workers_share_a_study(line: Line, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    workers = [begin(line, out, "--set", "optuna.n_trials=5") for _ in range(2)]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=200)
+        assert worker.returncode == 0, errors
+    assert len(finished(out)) == 5
+    assert len({trial.user_attrs["begun"] for trial in finished(out)}) == 2
+    runs = finished(out, "study finals")
+    assert sorted((run.user_attrs["arm"], run.user_attrs["seed"]) for run in runs) == [("tuned", 1), ("vanilla", 1)]
+    # The sampler depends on the trial's number, not on the worker.
+    assert [trial.params for trial in finished(out)[:2]] == [trial.params for trial in trials_of(undisturbed)[:2]]
+
+
+@pytest.mark.slow
+def test_one_worker_of_two_is_killed(line: Line, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    first = begin(line, out, "--set", "optuna.max_epochs=6")
+    wait_for_step(out / "trials" / "0", 3, first)
+    second = begin(line, out, "--set", "optuna.max_epochs=6")
+    wait_for_step(out / "trials" / "1", 3, second)
+    first.kill()
+    first.communicate()
+    _, errors = second.communicate(timeout=200)
+    assert second.returncode == 0, errors
+    assert len(finished(out)) == 3
+    assert len(finished(out, "study finals")) == 2
+
+
+def test_all_trials_ask_the_teacher_once(line: Line, served: RunningTeacher, tmp_path: Path) -> None:
+    """One folder of labels: the first trial fills it, all others and the final runs read it."""
+    out = tmp_path / "study"
+    tune(line, out, "--set", "optuna.max_epochs=1", teacher=f"grpc://{served.grpc}")
+    summary = json.loads((out / "summary.json").read_text())
+    for arm, kind in (("tuned", "served"), ("vanilla", "none")):
+        (run,) = summary["arms"][arm]["runs"]
+        found = json.loads((out / run["run"] / "summary.json").read_text())
+        assert found["teacher"]["kind"] == kind
+    assert summary["origin"]["teacher"] == served.digest
+    # A run that finds all labels needs no teacher at all.
+    final = json.loads((out / "finals" / "0" / "summary.json").read_text())
+    assert final["labels_kept"] == {"train": 1.0, "test": 1.0}
+    tune(line, tmp_path / "again", "--labels", f"{out}.labels", "--set", "optuna.max_epochs=1", teacher="labels")
+
+
+def test_a_window_beyond_the_teacher_s_block_is_refused_at_once(
+    line: Line, served: RunningTeacher, tmp_path: Path
+) -> None:
+    window = ("--set", "optuna.search_space.window={min: 2, max: 99}")
+    errors = tune(line, tmp_path / "study", *window, teacher=f"grpc://{served.grpc}", status=2)
+    assert "distill.window is 99, but the teacher's block holds" in errors
+    assert not (tmp_path / "study" / "study.db").exists()
+
+
+@pytest.mark.slow
+def test_a_teacher_that_dies_ends_the_study_and_the_trial_goes_on_later(line: Line, tmp_path: Path) -> None:
+    out, flags = tmp_path / "study", ("--set", "distill.on_teacher_loss=fail", "--set", "distill.keep_labels=false")
+    with serve(line.teacher) as teacher:
+        process = begin(line, out, *flags, teacher=f"grpc://{teacher.grpc}")
+        wait_for_step(out / "trials" / "0", 3, process)
+        teacher.process.kill()
+        teacher.process.wait()
+        _, errors = process.communicate(timeout=100)
+    assert process.returncode == 3, errors
+    assert "no teacher answers" in errors
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert [trial.state.name for trial in trials_of(out)] == ["FAIL", "WAITING"]
+    with serve(line.teacher) as teacher:
+        tune(line, out, *flags, "--set", "optuna.n_trials=1", teacher=f"grpc://{teacher.grpc}")
+    (heir,) = finished(out)
+    steps = steps_logged(out / "trials" / str(heir.number))
+    assert set(steps) == set(range(1, max(steps) + 1))
+    assert max(steps) > max(steps_logged(out / "trials" / "0"))
+
+
+def test_a_folder_that_cannot_be_written_is_loud(line: Line, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    out.mkdir()
+    (out / "trials").write_text("in the way")
+    errors = tune(line, out, status=2)
+    assert f"{out / 'trials' / '0'}: cannot write a run here" in errors
+    assert [trial.state.name for trial in trials_of(out)] == ["FAIL", "WAITING"]
