@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import httpx
 import torch
 
 from teacher_server.artifact import write_artifact
@@ -128,6 +129,12 @@ def serve(artifact: Path, *flags: str, env: Mapping[str, str] | None = None) -> 
             teacher.stop()
     finally:
         _end(teacher.process)
+
+
+def calls(served: RunningTeacher) -> int:
+    """Score requests that a server has answered."""
+    lines = httpx.get(f"{served.http}/metrics").text.splitlines()
+    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("nv_inference_request_success{")))
 
 
 def _line(process: subprocess.Popen[str]) -> str:

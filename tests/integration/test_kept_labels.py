@@ -7,18 +7,11 @@ import random
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.integration.line import Line
 from tests.integration.runs import assert_equal, begin, epochs, steps_logged, train, wait_for_step, weights
-from tests.serving import RunningTeacher
-
-
-def calls(served: RunningTeacher) -> int:
-    """Score requests that the server has answered."""
-    lines = httpx.get(f"{served.http}/metrics").text.splitlines()
-    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("nv_inference_request_success{")))
+from tests.serving import RunningTeacher, calls
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tests.integration.line import Line
 from tests.integration.runs import assert_equal, steps_logged, wait_for_step
-from tests.serving import RunningTeacher, serve
+from tests.serving import RunningTeacher, calls, serve
 
 STUDY = """
 optimizer_config: {batch_size: 8}
 profiling: {log_interval: 1}
 optuna:
-  n_trials: 3
+  n_trials: 2
   max_epochs: 3
   pruner_type: none
   heartbeat_s: 1
@@ -71,54 +71,49 @@ def undisturbed(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def assert_disturbed_once(out: Path, undisturbed: Path) -> None:
-    """All trials are there once, and the first, which was disturbed, became what it would have been."""
-    assert len(finished(out)) == 3
+@pytest.mark.slow
+def test_a_study_goes_on_after_signals_and_a_kill(line: Line, undisturbed: Path, tmp_path: Path) -> None:
+    """Its first trial is disturbed thrice; all trials count once, and that one becomes what it would have been."""
+    out = tmp_path / "study"
+    for step, number in ((5, signal.SIGINT), (15, signal.SIGTERM), (25, signal.SIGKILL)):
+        process = begin(line, out)
+        wait_for_step(heir_of_first(out), step, process)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        if number == signal.SIGKILL:
+            assert trials_of(out)[-1].state == TrialState.RUNNING
+        else:
+            assert process.returncode == 128 + number, errors
+            assert "saved; the same command goes on" in errors
+    tune(line, out)
+    assert len(finished(out)) == 2
     failed = [trial for trial in trials_of(out) if trial.state == TrialState.FAIL]
-    assert [trial.number for trial in failed] == [0]
-    (heir,) = [trial for trial in finished(out) if trial.user_attrs.get("continues") == 0]
+    (heir,) = [trial for trial in finished(out) if "continues" in trial.user_attrs]
+    assert [trial.user_attrs.get("continues") for trial in (*failed, heir)] == [None, 0, 1, 2]
     first = trials_of(undisturbed)[0]
-    assert heir.params == failed[0].params == first.params
-    assert heir.value == first.value
+    assert [trial.params for trial in (*failed, heir)] == [first.params] * 4
     assert heir.intermediate_values == first.intermediate_values
-    assert_equal(out / "trials" / str(heir.number), undisturbed / "trials" / "0")
-    assert steps_logged(out / "trials" / str(heir.number)) == steps_logged(undisturbed / "trials" / "0")
+    assert heir.value == first.value
+    folder = out / "trials" / str(heir.number)
+    assert_equal(folder, undisturbed / "trials" / "0")
+    assert steps_logged(folder) == steps_logged(undisturbed / "trials" / "0")
     assert len(finished(out, "study finals")) == 2
 
 
-def test_a_killed_study_goes_on_where_it_was(line: Line, undisturbed: Path, tmp_path: Path) -> None:
-    out = tmp_path / "study"
-    process = begin(line, out)
-    wait_for_step(out / "trials" / "0", 18, process)  # in the second epoch
-    process.kill()
-    process.communicate()
-    assert trials_of(out)[0].state == TrialState.RUNNING
-    tune(line, out)
-    assert_disturbed_once(out, undisturbed)
+def heir_of_first(out: Path) -> Path:
+    """The folder in which the first trial goes on."""
+    number = len(trials_of(out)) - 1 if (out / "study.db").exists() else 0
+    return out / "trials" / str(number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_a_stopped_study_saves_and_goes_on(
-    line: Line, undisturbed: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    out = tmp_path / "study"
-    process = begin(line, out)
-    wait_for_step(out / "trials" / "0", 18, process)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, errors
-    assert "saved; the same command goes on" in errors
-    tune(line, out)
-    assert_disturbed_once(out, undisturbed)
-
-
+@pytest.mark.slow
 def test_two_workers_share_a_study(line: Line, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
-    workers = [begin(line, out, "--set", "optuna.n_trials=5") for _ in range(2)]
+    workers = [begin(line, out, "--set", "optuna.n_trials=4") for _ in range(2)]
     for worker in workers:
         _, errors = worker.communicate(timeout=200)
         assert worker.returncode == 0, errors
-    assert len(finished(out)) == 5
+    assert len(finished(out)) == 4
     assert len({trial.user_attrs["begun"] for trial in finished(out)}) == 2
     runs = finished(out, "study finals")
     assert sorted((run.user_attrs["arm"], run.user_attrs["seed"]) for run in runs) == [("tuned", 1), ("vanilla", 1)]
@@ -127,34 +122,24 @@ def test_two_workers_share_a_study(line: Line, undisturbed: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_one_worker_of_two_is_killed(line: Line, tmp_path: Path) -> None:
-    out = tmp_path / "study"
-    first = begin(line, out, "--set", "optuna.max_epochs=6")
-    wait_for_step(out / "trials" / "0", 3, first)
-    second = begin(line, out, "--set", "optuna.max_epochs=6")
-    wait_for_step(out / "trials" / "1", 3, second)
-    first.kill()
-    first.communicate()
-    _, errors = second.communicate(timeout=200)
-    assert second.returncode == 0, errors
-    assert len(finished(out)) == 3
-    assert len(finished(out, "study finals")) == 2
-
-
-def test_all_trials_ask_the_teacher_once(line: Line, served: RunningTeacher, tmp_path: Path) -> None:
+def test_all_runs_of_a_study_ask_the_teacher_once(line: Line, served: RunningTeacher, tmp_path: Path) -> None:
     """One folder of labels: the first trial fills it, all others and the final runs read it."""
-    out = tmp_path / "study"
-    tune(line, out, "--set", "optuna.max_epochs=1", teacher=f"grpc://{served.grpc}")
+    out, teacher = tmp_path / "study", f"grpc://{served.grpc}"
+    before = calls(served)
+    tune(line, out, "--set", "optuna.max_epochs=1", "--set", "optuna.n_trials=1", teacher=teacher)
+    asked = calls(served) - before
+    assert asked > 0
+    more = ("optuna.max_epochs=1", "optuna.n_trials=3", "optuna.final_run.seeds=[1, 2]")
+    tune(line, out, *(word for setting in more for word in ("--set", setting)), teacher=teacher)
+    assert calls(served) - before == asked
     summary = json.loads((out / "summary.json").read_text())
-    for arm, kind in (("tuned", "served"), ("vanilla", "none")):
-        (run,) = summary["arms"][arm]["runs"]
-        found = json.loads((out / run["run"] / "summary.json").read_text())
-        assert found["teacher"]["kind"] == kind
+    assert summary["trials"] == {"finished": 3}
     assert summary["origin"]["teacher"] == served.digest
-    # A run that finds all labels needs no teacher at all.
-    final = json.loads((out / "finals" / "0" / "summary.json").read_text())
-    assert final["labels_kept"] == {"train": 1.0, "test": 1.0}
-    tune(line, tmp_path / "again", "--labels", f"{out}.labels", "--set", "optuna.max_epochs=1", teacher="labels")
+    for run in summary["arms"]["tuned"]["runs"]:
+        found = json.loads((out / run["run"] / "summary.json").read_text())
+        assert found["teacher"]["kind"] == "served"
+        assert found["labels_kept"] == {"train": 1.0, "test": 1.0}
+        assert found["kl"] > 0
 
 
 def test_a_window_beyond_the_teacher_s_block_is_refused_at_once(
@@ -186,12 +171,3 @@ def test_a_teacher_that_dies_ends_the_study_and_the_trial_goes_on_later(line: Li
     steps = steps_logged(out / "trials" / str(heir.number))
     assert set(steps) == set(range(1, max(steps) + 1))
     assert max(steps) > max(steps_logged(out / "trials" / "0"))
-
-
-def test_a_folder_that_cannot_be_written_is_loud(line: Line, tmp_path: Path) -> None:
-    out = tmp_path / "study"
-    out.mkdir()
-    (out / "trials").write_text("in the way")
-    errors = tune(line, out, status=2)
-    assert f"{out / 'trials' / '0'}: cannot write a run here" in errors
-    assert [trial.state.name for trial in trials_of(out)] == ["FAIL", "WAITING"]

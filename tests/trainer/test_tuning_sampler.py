@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from trainer.config import Config
 from trainer.tuning.sampler import make_pruner, make_sampler
 from trainer.tuning.settings import Tuning
-from trainer.tuning.storage import open_storage, open_study, sqlite_url
+from trainer.tuning.storage import open_study
 
 
 def settings_of(kind: str, **others: object) -> Tuning:
@@ -26,22 +25,23 @@ def objective(trial: optuna.Trial) -> float:
     return -abs(weight - 0.01) - 0.1 * abs(window - 5)
 
 
-def searched(file: Path, settings: Tuning, sessions: list[int]) -> list[dict[str, object]]:
+def searched(storage: InMemoryStorage, name: str, settings: Tuning, sessions: list[int]) -> list[dict[str, object]]:
     """Values of all trials, done by one worker after another."""
     for trials in sessions:
-        study = open_study(open_storage(sqlite_url(file), settings), "study", settings)
+        study = open_study(storage, name, settings)
         study.optimize(objective, n_trials=trials)
     return [trial.params for trial in study.trials]
 
 
 @pytest.mark.parametrize("kind", ["tpe", "cmaes", "random"])
-def test_a_study_that_was_interrupted_suggests_the_same(kind: str, tmp_path: Path) -> None:
+def test_a_study_that_was_interrupted_suggests_the_same(kind: str) -> None:
     settings = settings_of(kind)
-    whole = searched(tmp_path / "a.db", settings, [14])
-    assert searched(tmp_path / "b.db", settings, [1, 6, 7]) == whole
-    assert len({str(values) for values in whole}) > 10
-    other = searched(tmp_path / "c.db", Tuning.model_validate({"sampler": {"sampler_type": kind, "seed": 4}}), [3])
-    assert other != whole[:3]
+    storage = InMemoryStorage()
+    whole = searched(storage, "whole", settings, [9])
+    assert searched(storage, "parts", settings, [1, 6, 2]) == whole
+    assert len({str(values) for values in whole}) > 7
+    other = Tuning.model_validate({"sampler": {"sampler_type": kind, "seed": 4}})
+    assert searched(storage, "other", other, [1]) != whole[:1]
 
 
 def test_cma_es_finds_what_chance_does_not() -> None:
@@ -57,10 +57,9 @@ def test_cma_es_finds_what_chance_does_not() -> None:
     assert found["random"] < -0.12
 
 
-def test_cma_es_leaves_no_pickle_in_the_storage(tmp_path: Path) -> None:
+def test_cma_es_leaves_no_pickle_in_the_storage() -> None:
     """What Optuna's own sampler keeps there is run when it is read."""
-    settings = settings_of("cmaes")
-    study = open_study(open_storage(sqlite_url(tmp_path / "a.db"), settings), "study", settings)
+    study = open_study(InMemoryStorage(), "study", settings_of("cmaes"))
     study.optimize(objective, n_trials=12)
     assert all(not trial.system_attrs for trial in study.trials)
 
@@ -86,6 +85,21 @@ def test_hyperband_ends_trials_that_do_worse() -> None:
     states = [trial.state for trial in study.trials]
     assert states[0] == TrialState.COMPLETE
     assert states.count(TrialState.PRUNED) >= 6
+
+
+def test_a_trial_that_goes_on_competes_once() -> None:
+    """Of four trials the two best pass; the first one's failed beginning does not take the second place."""
+    settings = Tuning.model_validate({"max_epochs": 3, "pruner": {"min_resource": 2, "reduction_factor": 2}})
+    study = optuna.create_study(pruner=make_pruner(settings), direction="maximize")
+
+    def passes(value: float) -> tuple[optuna.Trial, bool]:
+        trial = study.ask()
+        trial.report(value, 2)
+        return trial, not trial.should_prune()
+
+    beginning, _ = passes(0.9)
+    study.tell(beginning, state=TrialState.FAIL)
+    assert [passes(value)[1] for value in (0.9, 0.5, 0.6, 0.8)] == [True, False, False, True]
 
 
 def test_a_pruner_that_starts_after_the_last_epoch_ends_nothing() -> None:

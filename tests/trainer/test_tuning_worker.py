@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from trainer.errors import Stopped, TeacherUnavailable, TrainingFailed
@@ -47,8 +44,14 @@ class Fixed:
         return value
 
 
-def study_in(folder: Path) -> optuna.Study:
-    return open_study(open_storage(sqlite_url(folder / "study.db"), QUICK), "study", QUICK)
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> RDBStorage:
+    return open_storage(sqlite_url(tmp_path_factory.mktemp("storage") / "study.db"), QUICK)
+
+
+@pytest.fixture
+def study(storage: RDBStorage, request: pytest.FixtureRequest) -> optuna.Study:
+    return open_study(storage, request.node.name, QUICK)
 
 
 def begun(study: optuna.Study) -> optuna.Trial:
@@ -66,21 +69,20 @@ def states(study: optuna.Study) -> list[str]:
     return [trial.state.name for trial in study.trials]
 
 
-def test_all_trials_and_no_more(tmp_path: Path) -> None:
-    phase = Fixed(study_in(tmp_path), 4)
+def test_all_trials_and_no_more(study: optuna.Study) -> None:
+    phase = Fixed(study, 4)
     finish(phase)
     finish(phase)
     assert phase.done == [0, 1, 2, 3]
 
 
-def test_a_real_error_is_loud_and_its_trial_goes_on_later(tmp_path: Path) -> None:
+def test_a_real_error_is_loud_and_its_trial_goes_on_later(study: optuna.Study) -> None:
     def fails(trial: optuna.Trial) -> float:
         value = trial.suggest_float("x", 0, 1)
         if trial.number == 1:
             raise TeacherUnavailable("no teacher answers")
         return value
 
-    study = study_in(tmp_path)
     with pytest.raises(TeacherUnavailable, match="no teacher answers"):
         finish(Fixed(study, 3, fails))
     assert states(study) == ["COMPLETE", "FAIL", "WAITING"]
@@ -90,43 +92,23 @@ def test_a_real_error_is_loud_and_its_trial_goes_on_later(tmp_path: Path) -> Non
     assert study.trials[2].params == study.trials[1].params
 
 
-def test_pruned_trials_count(tmp_path: Path) -> None:
+def test_pruned_trials_count(study: optuna.Study) -> None:
     def prunes(trial: optuna.Trial) -> float:
         raise optuna.TrialPruned
 
-    study = study_in(tmp_path)
     finish(Fixed(study, 3, prunes))
     assert states(study) == ["PRUNED"] * 3
 
 
-def test_a_stop_between_trials(tmp_path: Path) -> None:
-    phase = Fixed(study_in(tmp_path), 5)
+def test_a_stop_between_trials(study: optuna.Study) -> None:
+    phase = Fixed(study, 5)
     with pytest.raises(Stopped):
         work(phase, PATIENCE_S, lambda: len(phase.done) == 2, print)
     assert phase.done == [0, 1]
 
 
-def test_two_workers_share_the_trials(tmp_path: Path) -> None:
-    def slow(trial: optuna.Trial) -> float:
-        time.sleep(0.05)
-        return trial.suggest_float("x", 0, 1)
-
-    study_in(tmp_path)
-    phases = [Fixed(study_in(tmp_path), 12, slow) for _ in range(2)]
-    threads = [threading.Thread(target=finish, args=(phase,)) for phase in phases]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    done = [number for phase in phases for number in phase.done]
-    assert len(done) == len(set(done)) == 12
-    assert all(phase.done for phase in phases)
-    assert [name for name in states(phases[0].study) if name != "FAIL"] == ["COMPLETE"] * 12
-
-
-def test_one_trial_too_many_is_dropped(tmp_path: Path) -> None:
+def test_one_trial_too_many_is_dropped(study: optuna.Study) -> None:
     """As when two workers begin the last trial at the same moment."""
-    study = study_in(tmp_path)
     phase = Fixed(study, 2)
     finish(phase)
     eager = Fixed(study, 2)
@@ -137,8 +119,7 @@ def test_one_trial_too_many_is_dropped(tmp_path: Path) -> None:
     assert states(study) == ["COMPLETE", "COMPLETE", "FAIL"]
 
 
-def test_the_trial_of_a_dead_worker_goes_on_elsewhere(tmp_path: Path) -> None:
-    study = study_in(tmp_path)
+def test_the_trial_of_a_dead_worker_goes_on_elsewhere(study: optuna.Study) -> None:
     dead = begun(study)
     dead.suggest_float("x", 0, 1)
     dead.set_user_attr(BEGUN, "elsewhere")
@@ -152,30 +133,26 @@ def test_the_trial_of_a_dead_worker_goes_on_elsewhere(tmp_path: Path) -> None:
     assert said == ["waiting for other workers, who do 0; a dead one is noticed after 3 s"]
 
 
-def test_a_worker_that_died_before_its_first_heartbeat(tmp_path: Path) -> None:
-    study = study_in(tmp_path)
-    long_ago = optuna.trial.create_trial(state=TrialState.RUNNING)
-    long_ago.datetime_start = datetime.now() - timedelta(seconds=120)
-    study.add_trial(long_ago)
+def test_a_worker_that_died_before_its_first_heartbeat(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.tuning.worker.START_S", 0.5)
+    study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING))
     finish(Fixed(study, 1))
     assert states(study) == ["FAIL", "COMPLETE"]
 
 
-def test_a_worker_that_was_taken_for_dead_says_so(tmp_path: Path) -> None:
+def test_a_worker_that_was_taken_for_dead_says_so(study: optuna.Study) -> None:
     def overtaken(trial: optuna.Trial) -> float:
         study.tell(trial.number, state=TrialState.FAIL)
         give_back(study, study.trials[trial.number])
         trial.report(0.5, 1)
         return 0.5
 
-    study = study_in(tmp_path)
     with pytest.raises(TrainingFailed, match="trial 0: this worker was silent for so long"):
         finish(Fixed(study, 1, overtaken))
     assert states(study) == ["FAIL", "WAITING"]
 
 
-def test_a_trial_is_given_back_once(tmp_path: Path) -> None:
-    study = study_in(tmp_path)
+def test_a_trial_is_given_back_once(study: optuna.Study) -> None:
     trial = begun(study)
     trial.suggest_float("x", 0, 1)
     trial.set_user_attr(BEGUN, "here")

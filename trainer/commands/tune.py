@@ -76,12 +76,11 @@ def tune_command(
     if source == Path():
         raise BadInput("no data: give --data FOLDER or set data_dir in the config")
     prepared = prepare(source, cache, skip_bad)
-    with StopFlag() as stop:
-        distill = settings.distill
-        found = connect(
-            address, Patience(distill.deadline_s, distill.on_teacher_loss, distill.wait_limit_s), stopped=stop
-        )
-        try:
+    distill, stop = settings.distill, StopFlag()
+    patience = Patience(distill.deadline_s, distill.on_teacher_loss, distill.wait_limit_s)
+    found = connect(address, patience, stopped=stop)
+    try:
+        with stop:
             workshop = Workshop(
                 out=_made(out),
                 city=prepared.city,
@@ -95,12 +94,12 @@ def tune_command(
             )
             url = storage or sqlite_url(out / "study.db")
             summary = conduct(settings, workshop, url, study or (out.resolve().name if storage else "study"))
-        except Stopped as error:
-            print(f"trainer: {error}; the same command goes on", file=sys.stderr)
-            raise typer.Exit(128 + (stop.signal or 0)) from None
-        finally:
-            if found:
-                found.close()
+    except Stopped as error:
+        print(f"trainer: {error}; the same command goes on", file=sys.stderr)
+        raise typer.Exit(128 + (stop.signal or 0)) from None
+    finally:
+        if found:
+            found.close()
     show(out, summary)
 
 

@@ -21,6 +21,7 @@ from trainer.config_file import with_values
 from trainer.errors import TrainingFailed
 from trainer.files import write_text
 from trainer.tuning.finals import FIGURES, RESULT, TUNED, VANILLA, Final
+from trainer.tuning.origin import commit
 from trainer.tuning.space import base_config
 from trainer.tuning.trials import DIVERGED, shown
 
@@ -75,6 +76,7 @@ def summary(study: Study, results: Iterable[tuple[Final, FrozenTrial]], best: Fr
         "arms": {arm: {"runs": rows} | _spread(rows) for arm, rows in arms.items()},
         "difference": _difference(arms),
         "origin": study.user_attrs.get("origin"),
+        "commit": commit(),
         "version": __version__,
         "torch": torch.__version__,
     }

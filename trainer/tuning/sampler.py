@@ -40,7 +40,14 @@ def make_pruner(settings: Tuning) -> BasePruner:
     if settings.pruner_type == "none":
         return NopPruner()
     least = min(settings.pruner.min_resource, settings.max_epochs)
-    return HyperbandPruner(least, settings.max_epochs, settings.pruner.reduction_factor)
+    return Hyperband(least, settings.max_epochs, settings.pruner.reduction_factor)
+
+
+class Hyperband(HyperbandPruner):
+    """Without the trials that another one goes on with: Optuna would let both of them compete."""
+
+    def _get_bracket_id(self, study: Study, trial: FrozenTrial) -> int:
+        return -1 if trial.state == TrialState.FAIL else super()._get_bracket_id(study, trial)
 
 
 class SeededByTrial(BaseSampler):

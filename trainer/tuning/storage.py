@@ -8,7 +8,7 @@ from pathlib import Path
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -49,7 +49,7 @@ def open_storage(url: str, settings: Tuning) -> RDBStorage:
     raise AssertionError
 
 
-def open_study(storage: RDBStorage, name: str, settings: Tuning) -> optuna.Study:
+def open_study(storage: BaseStorage, name: str, settings: Tuning) -> optuna.Study:
     """A study that maximises, new or old."""
     return optuna.create_study(
         storage=storage,

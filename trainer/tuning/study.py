@@ -14,7 +14,7 @@ from trainer.commands.train import lasting
 from trainer.config import Config
 from trainer.config_file import with_values
 from trainer.errors import CannotWrite
-from trainer.files import write_json
+from trainer.files import only_one, write_json
 from trainer.guide import token_map
 from trainer.teacher.address import NONE
 from trainer.tuning.finals import PRETUNE, TUNED, VANILLA, Finals, runs_of
@@ -55,15 +55,17 @@ def _conduct(config: Config, workshop: Workshop, url: str, name: str) -> dict[st
     do(Finals(runs, workshop, pretune).enqueue())
     do(Trials(trials, workshop, base_config(config, settings.max_epochs), space))
     best = best_trial(trials)
-    write_best(out / "best.yaml", config, best)
-    write_plots(trials, out / "plots")
+    with only_one(out / "report.lock"):  # workers that share a folder end at the same moment
+        write_best(out / "best.yaml", config, best)
+        write_plots(trials, out / "plots")
     wanted = runs_of(TUNED, settings.final_run, config, best.params)
     if workshop.address != NONE:
         wanted += runs_of(VANILLA, settings.vanilla_baseline, config, best.params)
     finals = Finals(runs, workshop, [*pretune, *wanted]).enqueue()
     do(finals)
     found = summary(trials, finals.results(), best)
-    write_json(out / "summary.json", found)
+    with only_one(out / "report.lock"):
+        write_json(out / "summary.json", found)
     return found
 
 

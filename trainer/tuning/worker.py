@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Protocol
 
 import optuna
@@ -23,6 +22,7 @@ CONTINUES = "continues"  # number of the trial that this one goes on with
 BEGUN = "begun"  # a trial without it has not come as far as its first step
 KEPT = ("arm", "seed", "config", CONTINUES)  # of a trial's attributes, what another one takes over
 POLL_S = 1.0
+START_S = 60.0  # a trial takes much less from its beginning to its training
 
 
 class Surplus(Exception):  # not an error: the trial is dropped
@@ -49,9 +49,9 @@ class Phase(Protocol):
 
 def work(phase: Phase, patience_s: float, should_stop: Callable[[], bool], say: Callable[[str], None]) -> None:
     """Works until nothing is left to do and no other worker is at it. Raises Stopped, and what a trial raises."""
-    waiting = False
+    waiting, seen = False, dict[int, float]()
     while not should_stop():
-        _reclaim(phase.study, patience_s)
+        _reclaim(phase.study, seen)
         if phase.open():
             waiting = False
             _one(phase)
@@ -95,15 +95,15 @@ def _one(phase: Phase) -> None:
         raise
 
 
-def _reclaim(study: Study, patience_s: float) -> None:
-    """Gives back the trials of dead workers."""
+def _reclaim(study: Study, seen: dict[int, float]) -> None:
+    """Gives back the trials of dead workers. `seen`: when this worker first saw a trial that has not begun to train."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)  # calls give_back
-    latest = datetime.now() - timedelta(seconds=max(patience_s, 60))
+    now = time.monotonic()
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         # Optuna takes no notice of a worker that died before its first heartbeat.
-        if BEGUN not in trial.user_attrs and trial.datetime_start and trial.datetime_start < latest:
+        if BEGUN not in trial.user_attrs and now - seen.setdefault(trial.number, now) > START_S:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             give_back(study, trial)
 
