@@ -24,8 +24,9 @@ from bench.plain_metrics import global_metrics, local_metrics
 from trainer.data.prepare import prepare
 from trainer.data.roadmap import Floats
 from trainer.data.trips import Trips
+from trainer.evaluate.cells import Cell
 from trainer.evaluate.distributions import global_divergences, measure_both
-from trainer.evaluate.judge import evaluate_trips
+from trainer.evaluate.judge import Ground, judge
 from trainer.evaluate.paths import Sphere, compare_pairs
 
 TRIPS = 10_000
@@ -87,7 +88,7 @@ def main(
         real = train.select(np.arange(len(train) - TRIPS, len(train)))
         # The second half of one is the first of the other, so that each trip meets another one.
         found = [measure(generated, real, centres, runs) for measure in (measure_local, measure_global)]
-        whole = [_seconds(lambda: evaluate_trips(generated, real, centres)) for _ in range(runs)]
+        whole = [_seconds(lambda: judge(generated, real, Ground.of(centres, Cell()))) for _ in range(runs)]
     if out:
         out.write_text(
             json.dumps({"comparisons": [each.to_json() for each in found], "whole_s": whole}, indent=1) + "\n"

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from trainer import __version__
 from trainer.assemble import load_trained
 from trainer.data.batches import truncated
 from trainer.files import digest_of
 from trainer.guide import Guide
 from trainer.profile import profile_of
+from trainer.provenance import program
 from trainer.train import Trainer
 
 
@@ -48,5 +48,5 @@ def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
         "profile": profile_of(learner.clock.seconds, trainer.trips_done),
         "seconds": {part: round(s, 3) for part, s in learner.clock.seconds.items()},
         "torch": torch.__version__,
-        "version": __version__,
+        **program(),
     }

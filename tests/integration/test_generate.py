@@ -72,7 +72,7 @@ def test_given_ends(line: Line, plain_run: Path, tmp_path: Path) -> None:
         "origin_road_id,destination_road_id,source_origin_time\n3,40,2024-03-04T08:00:00Z\n5,5,2024-03-09T23:59:50Z\n"
     )
     trainer("generate", plain_run, "--cache", line.cache, "--out", tmp_path / "g.csv", "--od-file", wanted)
-    found = read_generated(tmp_path / "g.csv", line.city.road_map.roads)
+    found = read_generated(tmp_path / "g.csv", line.city.road_map)
     assert found.destinations.tolist() == [40, 5]
     assert found.trips.roads_of(0)[0] == 3
     assert found.trips.roads_of(1).tolist() == [5]  # already there

@@ -16,14 +16,17 @@ from tests.trainer.test_paths import slow_dtw, slow_edits, slow_hausdorff
 from trainer.data.trips import Trips
 from trainer.errors import BadInput
 from trainer.evaluate.cells import Cell
-from trainer.evaluate.judge import evaluate_trips
+from trainer.evaluate.judge import FIGURES, Ground, judge
 
-NAMES = {
-    "Distance_JSD", "Duration_JSD", "Radius_JSD", "TripDuration_JSD", "RoadVisit_JSD",
-    "Hausdorff_km", "Hausdorff_norm", "DTW_km", "DTW_norm", "EDR",
-    "od_pair_match_rate", "origin_match_rate", "destination_match_rate", "destination_reached_rate",
-    "generated_trips", "real_trips", "compared_pairs",
-}  # fmt: skip
+COUNTS = ("generated_trips", "real_trips", "compared_pairs")
+CELL = Cell()
+
+
+def figures_of(
+    generated: Trips, real: Trips, centres: np.ndarray, requested: np.ndarray | None = None, cell: Cell = CELL
+) -> dict[str, float | None]:
+    return judge(generated, real, Ground.of(centres, cell), requested).figures
+
 
 # Roads on a meridian at 0, 1, 2 and 3 km: every road is in a cell of its own.
 KM = 1 / (math.radians(1) * 6371.0088)
@@ -37,8 +40,8 @@ def divergence(shares: list[tuple[float, float]]) -> float:
 def test_by_hand() -> None:
     real = make_trips([[(0, 0), (1, 60), (2, 60), (3, 60)], [(1, 0), (2, 30)], [(3, 0), (0, 60), (3, 60)]])
     generated = make_trips([[(0, 0), (3, 120)], [(3, 0), (2, 60)]])
-    found = evaluate_trips(generated, real, LINE, requested_destinations=np.array([3, 1]))
-    assert set(found) == NAMES
+    found = figures_of(generated, real, LINE, np.array([3, 1]))
+    assert set(found) == {*FIGURES, *COUNTS}
     assert found["compared_pairs"] == 1  # only 0 -> 3 is in both
     assert found["Hausdorff_km"] == pytest.approx(1.0)
     assert found["Hausdorff_norm"] == pytest.approx(1 / 4)
@@ -58,7 +61,7 @@ def test_by_hand() -> None:
 @given(trips_of_any_kind)
 def test_identical_sets(trips: Trips) -> None:
     last = trips.roads[trips.offsets[1:] - 1]
-    found = evaluate_trips(trips, trips, CENTRES, requested_destinations=last)
+    found = figures_of(trips, trips, CENTRES, last)
     assert found["compared_pairs"] == len(trips)
     for name in ("Distance_JSD", "Radius_JSD", "TripDuration_JSD", "RoadVisit_JSD", "Hausdorff_km", "DTW_km", "EDR"):
         assert found[name] == 0
@@ -84,7 +87,7 @@ def test_local_means_equal_a_slow_oracle(generated: Trips, real: Trips) -> None:
                 dtw.append(slow_dtw(a, b))
                 edits.append(slow_edits(a, b) / max(len(a), len(b)))
                 break
-    found = evaluate_trips(generated, real, CENTRES, cell=Cell(size))
+    found = figures_of(generated, real, CENTRES, cell=Cell(size))
     assert found["compared_pairs"] == len(dtw)
     if dtw:
         assert found["Hausdorff_km"] == pytest.approx(np.mean(hausdorff), abs=1e-9)
@@ -95,7 +98,7 @@ def test_local_means_equal_a_slow_oracle(generated: Trips, real: Trips) -> None:
 
 
 def test_what_cannot_be_said_is_none_and_never_nan() -> None:
-    found = evaluate_trips(make_trips([[(0, 0)]]), make_trips([[(3, 0), (2, 60)]]), LINE)
+    found = figures_of(make_trips([[(0, 0)]]), make_trips([[(3, 0), (2, 60)]]), LINE)
     nothing = {name for name, value in found.items() if value is None}
     assert nothing == {
         "Duration_JSD", "Hausdorff_km", "Hausdorff_norm", "DTW_km", "DTW_norm", "EDR", "destination_reached_rate",
@@ -118,13 +121,13 @@ def test_unusable_trips_are_named(
     generated: list[list[tuple[int, int]]], real: list[list[tuple[int, int]]], message: str
 ) -> None:
     with pytest.raises(BadInput, match=message):
-        evaluate_trips(make_trips(generated), make_trips(real), LINE)
+        figures_of(make_trips(generated), make_trips(real), LINE)
 
 
 def test_every_trip_needs_its_destination() -> None:
     trips = make_trips([[(0, 0)], [(1, 0)]])
     with pytest.raises(ValueError, match="1 requested destinations for 2"):
-        evaluate_trips(trips, trips, LINE, requested_destinations=np.array([0]))
+        figures_of(trips, trips, LINE, np.array([0]))
 
 
 def _real_trips(file: Path, count: int) -> Trips:
@@ -141,7 +144,7 @@ def test_two_halves_of_real_trips_are_alike_but_not_equal(core_data: Path) -> No
     with (core_data / "roadmap.geo").open(newline="") as stream:
         centres = np.array([np.mean(json.loads(row["coordinates"]), axis=0) for row in csv.DictReader(stream)])
     train, test = _real_trips(core_data / "train.csv", 800), _real_trips(core_data / "test.csv", 800)
-    found = evaluate_trips(test, train, centres, cell=Cell(400, "metre"))
+    found = figures_of(test, train, centres, cell=Cell(400, "metre"))
     assert 0 < found["Distance_JSD"] < 0.15
     assert 0 < found["Radius_JSD"] < 0.15
     assert 0 < found["Duration_JSD"] < 0.05

@@ -27,7 +27,7 @@ def collection(file: Path, road_map: RoadMap, expected: int | None) -> Iterator[
     """
     written = 0
     yield '{"type": "FeatureCollection", "features": ['
-    for trip in generated_trips(file, road_map.roads):
+    for trip in generated_trips(file, road_map):
         yield (",\n" if written else "\n") + json.dumps(feature(written, trip, road_map), allow_nan=False)
         written += 1
     yield "\n]}\n"

@@ -48,9 +48,8 @@ def import_command(
         "data": str(data.resolve()),
         "skip_bad": skip_bad,
         "imported_from": {"file": checkpoint.name, "sha256": digest_of(checkpoint)},
-        "version": __version__,
         "torch": torch.__version__,
-    }
+    } | program()
     _write_run(folder, student, settings, city.meta, about)
     encoder = "time_emb (older)" if student.config.older_time else "freqs"
     weights = sum(parameter.numel() for parameter in student.parameters())

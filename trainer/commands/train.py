@@ -10,7 +10,6 @@ import torch
 import typer
 from rich.console import Console
 
-from trainer import __version__
 from trainer.assemble import build_student, pick_device
 from trainer.clock import Clock
 from trainer.compiled import compile_student
@@ -26,6 +25,7 @@ from trainer.guide import Guide, find_guide, teacher_address
 from trainer.learner import Learner
 from trainer.precision import precision_for
 from trainer.profile import profile_table
+from trainer.provenance import program
 from trainer.ranks import Ranks, joined
 from trainer.run_folder import Origin, RunFolder
 from trainer.schedule import make_optimizer
@@ -199,7 +199,7 @@ def _begin(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) 
             raise BadInput(f"{folder.root}: cannot resume, {difference}")
         trainer.resume()
     elif ranks.first:
-        versions = {"version": __version__, "torch": torch.__version__}
+        versions = program() | {"torch": torch.__version__}
         folder.create(origin, _kept(trainer.config), about | versions | {"teacher_about": guide.about})
     ranks.wait()
 

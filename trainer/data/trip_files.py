@@ -34,11 +34,56 @@ class Problems:
 
 
 @dataclass(frozen=True)
-class _Chunk:
-    """Trips that are lists of equal length, with the lines that they come from."""
+class RawTrips:
+    """Trips as read: lists of equal length, of roads that need not be there, with the lines that they come from.
+
+    Ids stay 64 bits wide until they are known to be roads: a huge one must not wrap into a good one.
+    """
 
     trips: Trips
     lines: Ints
+
+    @classmethod
+    def of(cls, roads: Ints, times: Ints, counts: Ints, lines: Ints) -> RawTrips:
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return cls(Trips(roads, times, offsets), lines)  # type: ignore[arg-type]
+
+    def select(self, good: Ints) -> Trips:
+        """The given trips, all of whose ids are roads."""
+        kept = self.trips if len(good) == len(self.trips) else self.trips.select(good)
+        return Trips(kept.roads.astype(np.int32), kept.times, kept.offsets)
+
+    def that_follow(self, road_map: RoadMap, relations: Ints, problems: Problems) -> Ints:
+        """Which trips follow the road map, with its `relation_keys`, forward in time. Others are reported."""
+        trips, lines = self.trips, self.lines
+        good = np.ones(len(trips), dtype=bool)
+        trip_of_point = np.repeat(np.arange(len(trips)), trips.lengths)
+        known = (trips.roads >= 0) & (trips.roads < road_map.roads)
+        roads = np.where(known, trips.roads, 0).astype(np.int64)
+        inner = trip_of_point[1:] == trip_of_point[:-1]  # False where one trip ends and the next starts
+        keys = roads[:-1] * road_map.roads + roads[1:]
+        found = relations[np.minimum(np.searchsorted(relations, keys), len(relations) - 1)] == keys
+        later = trips.times[1:] >= trips.times[:-1]
+        for kind, bad, show in (
+            (f"unknown road id (roadmap.geo has 0..{road_map.roads - 1})", ~known, lambda p: trips.roads[p]),
+            (
+                "step is not in roadmap.rel",
+                np.append(inner & ~found, False),
+                lambda p: f"{roads[p]} -> {roads[p + 1]}",
+            ),
+            (
+                "time goes back",
+                np.append(inner & ~later, False),
+                lambda p: " -> ".join(f"{t}Z" for t in trips.times[p : p + 2].astype("datetime64[s]")),
+            ),
+        ):
+            points = np.flatnonzero(bad)
+            offenders, first = np.unique(trip_of_point[points], return_index=True)
+            for trip, point in zip(offenders, points[first], strict=True):
+                if good[trip]:
+                    problems.report(kind, int(lines[trip]), show(point))
+                    good[trip] = False
+        return np.flatnonzero(good)
 
 
 def read_trips(file: Path, road_map: RoadMap, skip_bad: bool) -> tuple[Trips, Counter[str]]:
@@ -49,7 +94,8 @@ def read_trips(file: Path, road_map: RoadMap, skip_bad: bool) -> tuple[Trips, Co
     parts: list[Trips] = []
     with tqdm(desc=f"read {file.name}", unit=" trips", disable=None, leave=False) as bar:
         while chunk := list(islice(rows, CHUNK)):
-            parts.append(_check(_parse(chunk, problems), road_map, relations, problems))
+            found = _parse(chunk, problems)
+            parts.append(found.select(found.that_follow(road_map, relations, problems)))
             bar.update(len(chunk))
     trips = _join(parts)
     if not len(trips):
@@ -68,17 +114,17 @@ def _join(parts: list[Trips]) -> Trips:
     )
 
 
-def _parse(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> _Chunk:
+def _parse(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> RawTrips:
     """All rows at once where they are plainly right, else one by one, to find what is wrong with which."""
     found_ids = parse_all_ids([row["rid_list"] for _, row in rows])
     found_times = parse_all_times([row["time_list"] for _, row in rows])
     if found_ids and found_times and (found_ids[1] == found_times[1]).all() and (found_ids[1] >= 2).all():
         lines = np.array([line for line, _ in rows], np.int64)
-        return _chunk(found_ids[0], found_times[0], found_ids[1], lines)
+        return RawTrips.of(found_ids[0], found_times[0], found_ids[1], lines)
     return _parse_one_by_one(rows, problems)
 
 
-def _parse_one_by_one(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> _Chunk:
+def _parse_one_by_one(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> RawTrips:
     roads: list[Ints] = []
     times: list[Ints] = []
     lines: list[int] = []
@@ -100,44 +146,4 @@ def _parse_one_by_one(rows: list[tuple[int, dict[str, str]]], problems: Problems
     all_roads = np.concatenate(roads) if roads else np.zeros(0, np.int64)
     all_times = np.concatenate(times) if times else np.zeros(0, np.int64)
     counts = np.array([len(ids) for ids in roads], np.int64)
-    return _chunk(all_roads, all_times, counts, np.asarray(lines, np.int64))
-
-
-def _chunk(roads: Ints, times: Ints, counts: Ints, lines: Ints) -> _Chunk:
-    """Ids stay 64 bits wide until they are known to be roads: a huge one must not wrap into a good one."""
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return _Chunk(Trips(roads, times, offsets), lines)  # type: ignore[arg-type]
-
-
-def _check(chunk: _Chunk, road_map: RoadMap, relations: Ints, problems: Problems) -> Trips:
-    """The trips of a chunk that follow the road map, forward in time."""
-    trips, lines = chunk.trips, chunk.lines
-    good = np.ones(len(trips), dtype=bool)
-    trip_of_point = np.repeat(np.arange(len(trips)), trips.lengths)
-    known = (trips.roads >= 0) & (trips.roads < road_map.roads)
-    roads = np.where(known, trips.roads, 0).astype(np.int64)
-    inner = trip_of_point[1:] == trip_of_point[:-1]  # False where one trip ends and the next starts
-    keys = roads[:-1] * road_map.roads + roads[1:]
-    found = relations[np.minimum(np.searchsorted(relations, keys), len(relations) - 1)] == keys
-    later = trips.times[1:] >= trips.times[:-1]
-    for kind, bad, show in (
-        (f"unknown road id (roadmap.geo has 0..{road_map.roads - 1})", ~known, lambda p: trips.roads[p]),
-        (
-            "step is not in roadmap.rel",
-            np.append(inner & ~found, False),
-            lambda p: f"{roads[p]} -> {roads[p + 1]}",
-        ),
-        (
-            "time goes back",
-            np.append(inner & ~later, False),
-            lambda p: " -> ".join(f"{t}Z" for t in trips.times[p : p + 2].astype("datetime64[s]")),
-        ),
-    ):
-        points = np.flatnonzero(bad)
-        offenders, first = np.unique(trip_of_point[points], return_index=True)
-        for trip, point in zip(offenders, points[first], strict=True):
-            if good[trip]:
-                problems.report(kind, int(lines[trip]), show(point))
-                good[trip] = False
-    kept = trips if good.all() else trips.select(np.flatnonzero(good))
-    return Trips(kept.roads.astype(np.int32), kept.times, kept.offsets)
+    return RawTrips.of(all_roads, all_times, counts, np.asarray(lines, np.int64))

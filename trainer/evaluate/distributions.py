@@ -17,6 +17,12 @@ from trainer.evaluate import kernels
 from trainer.evaluate.paths import Sphere, writable
 
 BINS = 99  # equal ones up to the greatest real value; one more holds what lies above
+HISTOGRAMS = {
+    "Distance_JSD": "distance_km",
+    "Radius_JSD": "radius_km",
+    "Duration_JSD": "step_minutes",
+    "TripDuration_JSD": "minutes",
+}
 
 
 def jensen_shannon(p: Floats | Ints, q: Floats | Ints) -> float:
@@ -83,10 +89,5 @@ def measure_both(generated: Trips, real: Trips, sphere: Sphere) -> tuple[Measure
 
 def global_divergences(generated: Measures, real: Measures) -> dict[str, float | None]:
     """All divergences by name; None where a set has no step at all."""
-    return {
-        "Distance_JSD": values_jsd(generated.distance_km, real.distance_km),
-        "Radius_JSD": values_jsd(generated.radius_km, real.radius_km),
-        "Duration_JSD": values_jsd(generated.step_minutes, real.step_minutes),
-        "TripDuration_JSD": values_jsd(generated.minutes, real.minutes),
-        "RoadVisit_JSD": jensen_shannon(generated.visits, real.visits),
-    }
+    each = {name: values_jsd(getattr(generated, field), getattr(real, field)) for name, field in HISTOGRAMS.items()}
+    return {**each, "RoadVisit_JSD": jensen_shannon(generated.visits, real.visits)}

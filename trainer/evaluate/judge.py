@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from trainer.data.roadmap import Floats
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput
 from trainer.evaluate.cells import Cell, road_cells
-from trainer.evaluate.distributions import global_divergences, measure_both
+from trainer.evaluate.distributions import HISTOGRAMS, Measures, global_divergences, measure_both
 from trainer.evaluate.pairs import EndCells, match_rates, pair_trips
 from trainer.evaluate.paths import PathDistances, Sphere, compare_pairs
 
-DEFAULT_CELL = Cell()
 LOCAL_NAMES = {
     "Hausdorff_km": "hausdorff_km",
     "Hausdorff_norm": "hausdorff_norm",
@@ -20,42 +21,63 @@ LOCAL_NAMES = {
     "DTW_norm": "dtw_norm",
     "EDR": "edr",
 }
+RATES = ("od_pair_match_rate", "origin_match_rate", "destination_match_rate", "destination_reached_rate")
+FIGURES = (*HISTOGRAMS, "RoadVisit_JSD", *LOCAL_NAMES, *RATES)
 
 
-def evaluate_trips(
-    generated: Trips,
-    real: Trips,
-    centres: Floats,
-    *,
-    requested_destinations: Ints | None = None,
-    cell: Cell = DEFAULT_CELL,
-) -> dict[str, float | None]:
-    """Compares generated with real trips on a road map with the given road centres, [R, 2] as lng, lat.
+@dataclass(frozen=True)
+class Ground:
+    """The road map as trips on it are compared."""
+
+    sphere: Sphere
+    od_cells: Ints  # [R] cell of each road as an origin or destination
+
+    @classmethod
+    def of(cls, centres: Floats, od_cell: Cell) -> Ground:
+        """From the roads' centres, [R, 2] as lng, lat."""
+        return cls(Sphere.of(centres), road_cells(centres, od_cell))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was found of generated trips against real ones.
+
+    `figures` by name:
 
     - `Distance_JSD`, `Radius_JSD`, `Duration_JSD` (of steps), `TripDuration_JSD`, `RoadVisit_JSD`: see distributions.
     - `Hausdorff_km`, `DTW_km`, `EDR` and the `_norm` forms (divided by the points of the longer path): means over all
       compared pairs of trips; None where no generated trip has the OD-cell pair of a real one.
     - `od_pair_match_rate`, `origin_match_rate`, `destination_match_rate`: see pairs.
-    - `destination_reached_rate`: share of generated trips whose last road is the requested one, [generated trips];
-      None where `requested_destinations` is.
+    - `destination_reached_rate`: share of generated trips whose last road is the requested one; None where nobody says
+      what was requested.
     - `generated_trips`, `real_trips`, `compared_pairs`: counts.
-
-    Raises BadInput where a set has no trips, a trip has no road, or a road is not on the map.
     """
-    _check(generated, "generated", len(centres))
-    _check(real, "real", len(centres))
-    cells = road_cells(centres, cell)
-    ends, real_ends = EndCells.of(generated, cells), EndCells.of(real, cells)
-    pairs, sphere = pair_trips(ends, real_ends), Sphere.of(centres)
-    return {
-        **global_divergences(*measure_both(generated, real, sphere)),
-        **_local_means(compare_pairs(generated, real, pairs, sphere)),
+
+    figures: dict[str, float | None]
+    generated: Measures
+    real: Measures
+    pairs: Ints  # [pairs, 2] generated and real trip that were compared
+    distances: PathDistances  # of the pairs
+
+
+def judge(generated: Trips, real: Trips, ground: Ground, requested_destinations: Ints | None = None) -> Judgement:
+    """Compares all trips. Raises BadInput where a set has no trips, a trip has no road, or a road is not on the map."""
+    _check(generated, "generated", len(ground.od_cells))
+    _check(real, "real", len(ground.od_cells))
+    ends, real_ends = (EndCells.of(trips, ground.od_cells) for trips in (generated, real))
+    pairs = pair_trips(ends, real_ends)
+    measures, real_measures = measure_both(generated, real, ground.sphere)
+    distances = compare_pairs(generated, real, pairs, ground.sphere)
+    figures = {
+        **global_divergences(measures, real_measures),
+        **_local_means(distances),
         **match_rates(ends, real_ends),
         "destination_reached_rate": _reached_rate(generated, requested_destinations),
         "generated_trips": len(generated),
         "real_trips": len(real),
         "compared_pairs": len(pairs),
     }
+    return Judgement(figures, measures, real_measures, pairs, distances)
 
 
 def _check(trips: Trips, which: str, roads: int) -> None:

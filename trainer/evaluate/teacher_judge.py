@@ -82,7 +82,7 @@ def judge_by_teacher(
 
     `generated`: the CSV of generated trips, if there are any.
     """
-    trips = read_generated(generated, prepared.city.road_map.roads).trips if generated else None
+    trips = read_generated(generated, prepared.city.road_map).trips if generated else None
     teacher = connect(address)
     if teacher is None:
         raise BadInput(f"--teacher {address}: judges no trips; name a served teacher")

@@ -1,0 +1,62 @@
+"""What an evaluation leaves: FILE.json with all figures, and FILE.npz beside it with an entry for every trip."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.errors import BadInput
+from trainer.files import digest_of, whole_file, write_json
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """As read back."""
+
+    file: Path
+    figures: dict[str, Any]
+    trips: Arrays  # empty where no generated trips were judged
+
+
+def write_evaluation(file: Path, figures: dict[str, Any], trips: Arrays) -> None:
+    """Each file whole or not at all; the JSON, which has the other's digest, comes last. Raises CannotWrite."""
+    if trips:
+        beside = file.with_suffix(".npz")
+        with whole_file(beside) as partial, partial.open("wb") as stream:
+            np.savez_compressed(stream, **trips)  # type: ignore[arg-type]
+        figures = figures | {"trips_file": beside.name, "trips_digest": digest_of(beside)}
+    write_json(file, figures)
+
+
+def read_evaluation(file: Path) -> Evaluation:
+    """Raises BadInput where files are missing, broken or do not belong together."""
+    try:
+        figures = json.loads(file.read_text())
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read ({error.strerror}); trainer evaluate writes it") from None
+    except (ValueError, RecursionError):
+        figures = None
+    if not isinstance(figures, dict):
+        raise BadInput(f"{file}: is not what trainer evaluate writes")
+    beside = file.parent / Path(str(figures.get("trips_file") or "")).name
+    return Evaluation(
+        file, figures, _arrays(file, beside, figures["trips_digest"]) if "trips_digest" in figures else {}
+    )
+
+
+def _arrays(file: Path, beside: Path, digest: str) -> Arrays:
+    try:
+        if digest_of(beside) != digest:
+            raise BadInput(f"{beside}: is not the file that belongs to {file.name}; run trainer evaluate again")
+        with np.load(beside, allow_pickle=False) as found:
+            return dict(found)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise BadInput(f"{beside}: cannot be read ({error}); run trainer evaluate again") from None
