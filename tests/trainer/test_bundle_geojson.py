@@ -57,7 +57,7 @@ def geojson(file: Path, road_map: RoadMap) -> dict[str, Any]:
 
 
 def line_of(folder: Path, polylines: list[Polyline], *roads: int) -> list[list[float]]:
-    road_map, _ = road_map_of(polylines, [(0, 0)])
+    road_map, _ = road_map_of(polylines, list(pairwise(roads)) or [(0, 0)])
     (feature,) = geojson(written(folder, trip(*roads)), road_map)["features"]
     return list(feature["geometry"]["coordinates"])
 
@@ -84,7 +84,7 @@ def test_there_and_back_keeps_the_way_back(tmp_path: Path) -> None:
 
 
 def test_properties(tmp_path: Path) -> None:
-    road_map, _ = road_map_of([[A, B], [B, C], [C, D]], [(0, 1)])
+    road_map, _ = road_map_of([[A, B], [B, C], [C, D]], [(1, 2)])
     (feature,) = geojson(written(tmp_path, trip(1, 2)), road_map)["features"]
     times = ["1970-01-01T00:00:00Z", "1970-01-01T00:00:10Z"]
     assert feature["id"] == 0

@@ -20,6 +20,7 @@ from trainer.data.city import Meta
 from trainer.data.prepare import prepare
 from trainer.errors import BadInput, CannotWrite
 from trainer.files import check_target, digest_of, write_json
+from trainer.provenance import program
 from trainer.run_folder import IMPORTED, Origin, RunFolder
 from trainer.student.checkpoint import StudentCard, load_student, save_student
 from trainer.student.hoser import HOSER

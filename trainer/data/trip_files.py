@@ -24,12 +24,13 @@ class Problems:
 
     file: Path
     skip: bool
+    hint: str = " (--skip-bad drops such trips)"
     dropped: Counter[str] = field(default_factory=Counter)
 
     def report(self, kind: str, line: int, value: object) -> None:
         """Raises BadLine unless bad trips are to be skipped."""
         if not self.skip:
-            raise BadLine(self.file, line, f"{kind} (--skip-bad drops such trips)", value)
+            raise BadLine(self.file, line, f"{kind}{self.hint}", value)
         self.dropped[kind] += 1
 
 

@@ -32,7 +32,7 @@ def write_evaluation(file: Path, figures: dict[str, Any], trips: Arrays) -> None
         beside = file.with_suffix(".npz")
         with whole_file(beside) as partial, partial.open("wb") as stream:
             np.savez_compressed(stream, **trips)  # type: ignore[arg-type]
-        figures = figures | {"trips_file": beside.name, "trips_digest": digest_of(beside)}
+        figures = figures | {"trips_digest": digest_of(beside)}
     write_json(file, figures)
 
 
@@ -46,13 +46,12 @@ def read_evaluation(file: Path) -> Evaluation:
         figures = None
     if not isinstance(figures, dict):
         raise BadInput(f"{file}: is not what trainer evaluate writes")
-    beside = file.parent / Path(str(figures.get("trips_file") or "")).name
-    return Evaluation(
-        file, figures, _arrays(file, beside, figures["trips_digest"]) if "trips_digest" in figures else {}
-    )
+    digest = figures.get("trips_digest")
+    return Evaluation(file, figures, _arrays(file, digest) if digest else {})
 
 
-def _arrays(file: Path, beside: Path, digest: str) -> Arrays:
+def _arrays(file: Path, digest: str) -> Arrays:
+    beside = file.with_suffix(".npz")
     try:
         if digest_of(beside) != digest:
             raise BadInput(f"{beside}: is not the file that belongs to {file.name}; run trainer evaluate again")

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from trainer.data.roadmap import RoadMap, csv_rows, whole_number
-from trainer.data.trip_files import CHUNK, Problems, RawTrips
+from trainer.data.trip_files import Problems, RawTrips
 from trainer.data.trip_text import parse_time, parse_times
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput
 
+CHUNK = 32  # trips checked at once; no more are held in memory
 DESTINATION, ROADS, TIMES = "destination_road_id", "gene_trace_road_id", "gene_trace_datetime"
 
 
@@ -72,7 +73,7 @@ def generated_trips(file: Path, road_map: RoadMap, problems: Problems | None = N
 
     Raises BadInput for a bad file.
     """
-    problems, relations, found = problems or Problems(file, skip=False), road_map.relation_keys(), False
+    problems, relations, found = problems or Problems(file, False, hint=""), road_map.relation_keys(), False
     parsed = _parsed(file, road_map.roads, problems)
     while chunk := list(islice(parsed, CHUNK)):
         raw = RawTrips.of(
