@@ -12,6 +12,7 @@ import typer
 
 from teacher_server.__main__ import app as teacher_app
 from trainer.__main__ import app as trainer_app
+from trainer.commands.late import LateCommand
 
 ROOT = Path(__file__).resolve().parents[1]
 APPS = {"teacher": typer.main.get_command(teacher_app), "trainer": typer.main.get_command(trainer_app)}
@@ -42,6 +43,8 @@ def test_command_and_flags_exist(line: str) -> None:
     if command is None:
         assert name == "COMMAND", f"no command {program} {name}"
         return
+    if isinstance(command, LateCommand):
+        command = command.real()
     known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
     assert {word for word in words if word.startswith("--")} <= known
 

@@ -6,37 +6,33 @@ import sys
 
 import typer
 
-from trainer.commands.bundle import bundle_command
-from trainer.commands.data import prepare_command, tokens_command
-from trainer.commands.evaluate import evaluate_command
-from trainer.commands.foreign import export_command, import_command
-from trainer.commands.generate import generate_command
-from trainer.commands.label import label_command
-from trainer.commands.train import train_command
-from trainer.commands.tune import tune_command
-from trainer.data.sample_city import sample_city_command
-from trainer.demo import demo_command
+from trainer.commands.late import add_late
 from trainer.errors import TrainerError
 from trainer.signals import exit_on_signals
 
+# In the order of the help. Each is imported when it is used; what the help says of it is its function's docstring.
+COMMANDS = {
+    "sample-city": "trainer.data.sample_city:sample_city_command",
+    "prepare": "trainer.commands.data:prepare_command",
+    "tokens": "trainer.commands.data:tokens_command",
+    "label": "trainer.commands.label:label_command",
+    "train": "trainer.commands.train:train_command",
+    "tune": "trainer.commands.tune:tune_command",
+    "generate": "trainer.commands.generate:generate_command",
+    "evaluate": "trainer.commands.evaluate:evaluate_command",
+    "bundle": "trainer.commands.bundle:bundle_command",
+    "import": "trainer.commands.foreign:import_command",
+    "export": "trainer.commands.foreign:export_command",
+    "demo": "trainer.demo:demo_command",
+}
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="From trips and a road map to a distilled route generator.",
 )
-app.command("sample-city")(sample_city_command)
-app.command("prepare")(prepare_command)
-app.command("tokens")(tokens_command)
-app.command("label")(label_command)
-app.command("train")(train_command)
-app.command("tune")(tune_command)
-app.command("generate")(generate_command)
-app.command("evaluate")(evaluate_command)
-app.command("bundle")(bundle_command)
-app.command("import")(import_command)
-app.command("export")(export_command)
-app.command("demo")(demo_command)
+for name, place in COMMANDS.items():
+    add_late(app, name, place)
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from trainer.config_file import config_from
 from trainer.data.city import City
 from trainer.errors import BadInput
 from trainer.student.buffers import network_buffers
-from trainer.student.checkpoint import StudentCard, check_fit, clean_state, load_student, verify_buffers
+from trainer.student.card import StudentCard
+from trainer.student.checkpoint import check_fit, clean_state, load_student, verify_buffers
 from trainer.student.hoser import HOSER, HoserConfig
 from trainer.student.road_network import EncoderSizes
 

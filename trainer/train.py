@@ -38,7 +38,8 @@ from trainer.progress_line import ProgressLine
 from trainer.run_folder import RunFolder
 from trainer.schedule import learning_rate, set_learning_rate
 from trainer.step import Sums, measure
-from trainer.student.checkpoint import StudentCard, save_student
+from trainer.student.card import StudentCard
+from trainer.student.checkpoint import save_student
 from trainer.teacher.targets import Targets
 from trainer.tracking import EPOCH_FIGURE, Trackers
 

@@ -16,6 +16,9 @@ from geojson_pydantic import FeatureCollection
 
 from tests.teacher_server.full_disk import files_end_at
 from tests.trainer.datasets import Outcome, files_in, refused, rows_of, set_field, small_city, trainer
+from trainer.bundle.pack import write_bundle
+from trainer.bundle.parts import gather
+from trainer.errors import BadInput
 
 PARTS = {
     "MODEL_CARD.md",
@@ -252,6 +255,18 @@ def test_other_parts_that_do_not_fit(bench: Bench, tmp_path: Path) -> None:
     line = set_field(run / "generated.csv", 2, "gene_trace_road_id", "[1, 120]")
     set_field(run / "generated.csv", 2, "gene_trace_datetime", '["2008-01-01T00:00:00Z", "2008-01-01T00:00:00Z"]')
     refusal(f"{run}/generated.csv:{line}: unknown road id (roadmap.geo has 0..119): '120'")
+
+
+def test_files_that_change_while_they_are_read(bench: Bench, tmp_path: Path) -> None:
+    run = bench.copy(tmp_path / "run")
+    (run / "generated.csv").unlink()
+    (run / "generated.json").unlink()
+    (run / "evaluation.json").unlink()
+    parts = gather(run, unfinished=False)
+    (run / "metrics.jsonl").write_text("{}")
+    with pytest.raises(BadInput, match=r"metrics\.jsonl: changed while it was bundled"):
+        write_bundle(tmp_path / "b.zip", parts, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_full_disk_leaves_what_was_there(bench: Bench, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from trainer.bundle.pack import write_bundle
 from trainer.bundle.parts import BEST, NEEDED, Parts
 from trainer.bundle.verify import verify
 from trainer.errors import BadInput
-from trainer.student.checkpoint import StudentCard
+from trainer.student.card import StudentCard
 
 Contents = dict[str, bytes]
 

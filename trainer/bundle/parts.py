@@ -12,7 +12,7 @@ from trainer.config_file import load_config
 from trainer.errors import BadInput
 from trainer.files import digest_of
 from trainer.run_folder import IMPORTED, RunFolder
-from trainer.student.checkpoint import StudentCard, load_student
+from trainer.student.card import StudentCard, read_card
 
 BEST = "checkpoints/best.safetensors"
 NEEDED = (BEST, "config.yaml", "origin.json")
@@ -62,8 +62,7 @@ def gather(run: Path, unfinished: bool) -> Parts:
             f"{run}: is not finished (no summary.json): `trainer train --out {run} --resume` goes on, "
             "--unfinished bundles it as it is"
         )
-    state, student = load_student(run / BEST)
-    weights = sum(value.numel() for value in state.values())
+    student, weights = read_card(run / BEST)
     found = {name: _json(run / name) for name in digests if name.endswith(".json")}
     parts = Parts(run, digests, student, weights, origin, found)
     _check_student(parts)

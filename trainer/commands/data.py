@@ -11,7 +11,6 @@ import typer
 from trainer.data.prepare import Prepared, prepare
 from trainer.errors import BadInput
 from trainer.grid import Bounds, Grid, TokenMap, map_roads
-from trainer.teacher.address import connect
 from trainer.tokens import MappingReport, write_tokens
 
 Data = Annotated[Path, typer.Option(help="Folder in HOSER format; only read.")]
@@ -72,6 +71,8 @@ def tokens_command(
 
 
 def _grid_of(address: str) -> Grid:
+    from trainer.teacher.address import connect  # gRPC, which nothing else here needs
+
     found = connect(address)
     if found is None:
         raise BadInput(

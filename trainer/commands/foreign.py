@@ -22,7 +22,8 @@ from trainer.errors import BadInput, CannotWrite
 from trainer.files import check_target, digest_of, write_json
 from trainer.provenance import program
 from trainer.run_folder import IMPORTED, Origin, RunFolder
-from trainer.student.checkpoint import StudentCard, load_student, save_student
+from trainer.student.card import StudentCard
+from trainer.student.checkpoint import load_student, save_student
 from trainer.student.hoser import HOSER
 from trainer.student.original import ZONES, original_state, read_original, sizes_of, write_original
 

@@ -31,7 +31,7 @@ from trainer.run_folder import Origin, RunFolder
 from trainer.schedule import make_optimizer
 from trainer.signals import StopFlag
 from trainer.step import Objective
-from trainer.student.checkpoint import StudentCard
+from trainer.student.card import StudentCard
 from trainer.summary import summarise
 from trainer.teacher.address import LABELS
 from trainer.teacher.subject import default_labels

@@ -15,7 +15,7 @@ from trainer.examples import ExampleMaker
 from trainer.guide import find_guide
 from trainer.run_folder import RunFolder
 from trainer.step import Objective, measure
-from trainer.student.checkpoint import StudentCard
+from trainer.student.card import StudentCard
 from trainer.student.hoser import HOSER
 from trainer.teacher.address import NOBODY
 from trainer.teacher.targets import Targets

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from trainer.errors import BadInput
 from trainer.files import whole_file
+from trainer.student.card import FORMAT, StudentCard, opened
 
-FORMAT = "hoser-student-1"
 BUFFER_TOLERANCE = 1e-5
-
-
-@dataclass(frozen=True)
-class StudentCard:
-    """What made a student."""
-
-    config: dict[str, Any]  # the run's whole configuration
-    data_fingerprint: str
-    teacher_digest: str | None
-    log1p_mean: float  # of the step times that it was trained on
-    log1p_std: float
-    step: int  # optimiser steps
 
 
 def clean_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
@@ -92,15 +78,5 @@ def save_student(file: Path, state: dict[str, Tensor], card: StudentCard) -> Non
 
 def load_student(file: Path) -> tuple[dict[str, Tensor], StudentCard]:
     """Reads what `save_student` wrote. Raises BadInput."""
-    try:
-        with safe_open(file, framework="pt") as stream:
-            metadata = stream.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise BadInput(f"{file}: not a student checkpoint of this program")
-            return {name: stream.get_tensor(name) for name in stream.keys()}, StudentCard(  # noqa: SIM118
-                **json.loads(metadata["card"])
-            )
-    except FileNotFoundError:
-        raise BadInput(f"{file}: no such file") from None
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{file}: not a student checkpoint ({error})") from None
+    with opened(file, "pt") as (stream, card):
+        return {name: stream.get_tensor(name) for name in stream.keys()}, card  # noqa: SIM118
