@@ -22,6 +22,7 @@ from teacher_server.evaluate.report import write_evaluation
 from teacher_server.fit.tokens import open_tokens
 from tests.integration.line import Line
 from tests.integration.same_answers import reach
+from tests.integration.test_generate import trainer
 from tests.serving import RunningTeacher
 from trainer.data.prepare import Prepared, prepare
 from trainer.errors import BadInput
@@ -56,16 +57,37 @@ def test_figures_are_those_of_teacher_evaluate(
 ) -> None:
     elsewhere = dataclasses.replace(prepared, folder=tmp_path / "data")  # where nothing is kept
     file, expected = judged
-    found = judge_by_teacher(form.format(served.grpc), elsewhere, "test", None, file)
+    found, scores = judge_by_teacher(form.format(served.grpc), elsewhere, "test", None, file)
     assert found["judge_digest"] == expected.digest
     assert found["anomaly_threshold"] == pytest.approx(expected.threshold, rel=1e-5)
     assert found["anomaly_score_mean_val"] == pytest.approx(expected.normal_mean, rel=1e-5)
     assert found["teacher_perplexity_val"] == pytest.approx(expected.val_perplexity, rel=1e-5)
     assert found["teacher_perplexity_real"] == pytest.approx(expected.perplexity, rel=1e-5)
     assert (found["judged_trips_real"], found["cut_trips_real"]) == (expected.trips, expected.trips_cut)
+    assert found["anomaly_rate_real"] == np.mean(scores["real_anomaly_score"] > found["anomaly_threshold"])
     for each in expected.detections:
         assert found[f"outlier_pr_auc_{each.kind}_{each.level}_{each.share:g}"] == each.pr_auc
         assert found[f"outlier_f1_{each.kind}_{each.level}_{each.share:g}"] == each.f1
+
+
+@pytest.mark.slow
+def test_generated_trips_are_judged_by_the_command(
+    line: Line, plain_run: Path, judged: tuple[Path, Evaluation], tmp_path: Path
+) -> None:
+    trainer("generate", plain_run, "--cache", line.cache, "--out", tmp_path / "g.csv", "--count", "12")
+    flags = ("--generated", tmp_path / "g.csv", "--teacher", f"local:{line.teacher}", "--teacher-evaluation", judged[0])
+    shown = trainer("evaluate", plain_run, "--cache", line.cache, "--out", tmp_path / "e.json", *flags).stdout
+    figures = json.loads((tmp_path / "e.json").read_text())
+    assert (figures["judge_digest"], figures["judged_trips_generated"]) == (judged[1].digest, 12)
+    assert figures["teacher_perplexity_generated"] > 1
+    assert 0 <= figures["anomaly_rate_generated"] <= 1
+    assert figures["trips_digest"]
+    with np.load(tmp_path / "e.npz") as entries:
+        assert len(entries["anomaly_score"]) == 12
+        flagged = entries["anomaly_score"] > figures["anomaly_threshold"]
+    assert flagged.mean() == figures["anomaly_rate_generated"]
+    for name in ("teacher_perplexity_generated", "anomaly_rate_real", "outlier_pr_auc_detour_3_0.1"):
+        assert f"{name} " in shown
 
 
 def test_real_trips_are_asked_about_once(
@@ -73,13 +95,13 @@ def test_real_trips_are_asked_about_once(
 ) -> None:
     elsewhere = dataclasses.replace(prepared, folder=tmp_path / "data")
     with reach(f"grpc://{served.grpc}") as teacher:
-        first = TeacherJudge(teacher, elsewhere).figures("test", None)
+        first, _ = TeacherJudge(teacher, elsewhere).verdict("test", None)
         (kept,) = (tmp_path / "data.judged").glob("val-*.npz")
         before = teacher.stats().calls
-        assert TeacherJudge(teacher, elsewhere).figures("test", None) == first
+        assert TeacherJudge(teacher, elsewhere).verdict("test", None)[0] == first
         assert teacher.stats().calls == before > 0
         kept.write_bytes(kept.read_bytes()[:-40])  # a broken one is no obstacle
-        assert TeacherJudge(teacher, elsewhere).figures("test", None) == first
+        assert TeacherJudge(teacher, elsewhere).verdict("test", None)[0] == first
         assert teacher.stats().calls > before
 
 
@@ -102,6 +124,11 @@ def test_the_benchmark_of_another_teacher_is_refused(
     (tmp_path / "e.json").write_text(json.dumps(json.loads(judged[0].read_text()) | changed))
     with pytest.raises(BadInput, match=words):
         judge_by_teacher(f"grpc://{served.grpc}", prepared, "test", None, tmp_path / "e.json")
+
+
+def test_a_benchmark_without_its_teacher_is_refused(plain_run: Path, judged: tuple[Path, Evaluation]) -> None:
+    told = trainer("evaluate", plain_run, "--teacher-evaluation", judged[0], status=2).stderr
+    assert "--teacher-evaluation goes with --teacher, and without --fuse-teacher" in told
 
 
 def test_nobody_judges_nothing(prepared: Prepared) -> None:

@@ -16,8 +16,9 @@ from trainer.evaluate.cells import Cell
 from trainer.evaluate.next_step import next_step_figures
 from trainer.evaluate.stored import Arrays, write_evaluation
 from trainer.evaluate.tables import show_evaluation
+from trainer.evaluate.teacher_judge import judge_by_teacher
 from trainer.files import check_target, digest_of
-from trainer.generate.reading import check_made_by, read_generated
+from trainer.generate.reading import Generated, check_made_by, read_generated
 from trainer.provenance import program
 from trainer.run_folder import RunFolder
 
@@ -37,7 +38,12 @@ def evaluate_command(
         typer.Option(help="Add this much of the teacher's log-probabilities to the student (needs --teacher)."),
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="local:FOLDER, grpc://... or triton://..., for --fuse-teacher.")
+        str | None,
+        typer.Option(help="local:FOLDER, grpc://... or triton://...: judges the trips, or is added by --fuse-teacher."),
+    ] = None,
+    teacher_evaluation: Annotated[
+        Path | None,
+        typer.Option(help="What `teacher evaluate --out` wrote of that teacher and this data: shown beside."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -57,25 +63,37 @@ def evaluate_command(
         raise BadInput(f"--split must be train, val or test, not {split!r}")
     if fuse_teacher is not None and not 0 <= fuse_teacher < float("inf"):
         raise BadInput(f"--fuse-teacher must be a finite number, zero or more, not {fuse_teacher}")
+    if teacher_evaluation and (teacher is None or fuse_teacher is not None):
+        raise BadInput("--teacher-evaluation goes with --teacher, and without --fuse-teacher")
     folder, cell = RunFolder(run), Cell.parse(od_cell)
     target = out or (folder.evaluation if fuse_teacher is None else folder.root / "evaluation.fused.json")
     if out:
         check_target(out)
     # The run's own data is read as it was trained on; other data may need the flag.
-    city = run_data(folder, data, cache, skip_bad and data is not None).city
+    prepared = run_data(folder, data, cache, skip_bad and data is not None)
+    city = prepared.city
     figures: dict[str, Any] = {"model_digest": digest_of(folder.best)} if folder.best.exists() else {}
     figures |= program() | next_step_figures(folder, city, split, fuse_teacher, teacher, device)
-    trips: Arrays = {}
-    if generated or folder.generated.exists():
-        found, trips = _judged(generated or folder.generated, folder, city, split, cell, skip_bad)
-        figures |= found
+    file, trips = generated or (folder.generated if folder.generated.exists() else None), Arrays()
+    found = _read(file, folder, city, skip_bad) if file else None
+    if file and found:
+        more, trips = _judged(file, found, city, split, cell)
+        figures |= more
+    if teacher and fuse_teacher is None:
+        more, scores = judge_by_teacher(teacher, prepared, split, found.trips if found else None, teacher_evaluation)
+        figures |= more
+        trips |= scores if found else {}
     write_evaluation(target, figures, trips)
     show_evaluation(str(run), figures)
 
 
-def _judged(file: Path, folder: RunFolder, city: City, split: str, cell: Cell, skip_bad: bool) -> tuple[Any, Arrays]:
+def _read(file: Path, folder: RunFolder, city: City, skip_bad: bool) -> Generated:
     """Refuses trips of another student or other data, whose names would stand above the figures."""
+    check_made_by(file, digest_of(folder.best), city.meta.fingerprint)
+    return read_generated(file, city.road_map, skip_bad)
+
+
+def _judged(file: Path, found: Generated, city: City, split: str, cell: Cell) -> tuple[dict[str, Any], Arrays]:
     from trainer.evaluate.generated import judge_generated  # takes a third of a second that others need not spend
 
-    check_made_by(file, digest_of(folder.best), city.meta.fingerprint)
-    return judge_generated(file, read_generated(file, city.road_map, skip_bad), city, split, cell)
+    return judge_generated(file, found, city, split, cell)

@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer.data.prepare import Prepared
 from trainer.data.trips import Trips
-from trainer.errors import BadInput
+from trainer.errors import BadInput, CannotWrite
 from trainer.files import whole_file
-from trainer.generate.reading import read_generated
 from trainer.grid import map_roads
 from trainer.teacher.address import connect
-from trainer.teacher.judge import judge_trips
+from trainer.teacher.judge import IN_FLIGHT, judge_trips
 from trainer.teacher.protocol import Likelihoods, Teacher
 
 DEVIATIONS = 3  # of normal scores, from their mean to the threshold
 NORMAL = "val"
 DETECTION = ("pr_auc", "f1")
+
+Scores = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,13 @@ class TeacherJudge:
 
     teacher: Teacher
     prepared: Prepared
+    in_flight: int = IN_FLIGHT  # requests at a time
 
-    def figures(self, split: str, generated: Trips | None) -> dict[str, Any]:
-        """By name, of the real trips of `split`, of the generated ones, and of those that set the threshold.
+    def verdict(self, split: str, generated: Trips | None) -> tuple[dict[str, Any], Scores]:
+        """Figures by name, of the real trips of `split`, of the generated ones, and of those that set the threshold.
 
-        Raises TeacherMismatch, TeacherUnavailable, BadInput and CannotWrite.
+        Beside them the anomaly scores of real and generated trips, one by one. Raises TeacherMismatch,
+        TeacherUnavailable, BadInput and CannotWrite.
         """
         description = self.teacher.description
         judged = {NORMAL: self._real(NORMAL), "real": self._real(split)}
@@ -47,13 +51,15 @@ class TeacherJudge:
             judged["generated"] = self._asked(generated, "generated")
         normal = judged[NORMAL].scores
         threshold = float(normal.mean() + DEVIATIONS * normal.std())
-        return {
+        figures = {
             "judge_digest": description.digest,
             "judge_compute_type": description.compute_type,
             "anomaly_threshold": threshold,
             "anomaly_score_std_val": float(normal.std()),
             **{name: value for trips, found in judged.items() for name, value in _of(trips, found, threshold).items()},
         }
+        names = {"generated": "anomaly_score", "real": "real_anomaly_score"}
+        return figures, {name: judged[trips].scores for trips, name in names.items() if trips in judged}
 
     def _real(self, split: str) -> Likelihoods:
         """Of a split; asked once for each teacher."""
@@ -62,33 +68,33 @@ class TeacherJudge:
         file = folder / f"{split}-{description.digest}-{description.compute_type}.npz"
         if (kept := _kept(file, len(trips))) is not None:
             return kept
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise CannotWrite(f"{folder}: cannot be made ({error.strerror}); name another --cache") from None
         found = self._asked(trips, split)
-        folder.mkdir(exist_ok=True)
         with whole_file(file) as partial, partial.open("wb") as stream:
             np.savez(stream, sums=found.log_likelihoods, counts=found.token_counts, truncated=found.truncated)
         return found
 
     def _asked(self, trips: Trips, title: str) -> Likelihoods:
-        city, grid = self.prepared.city, self.teacher.description.grid
-        return judge_trips(
-            self.teacher, map_roads(grid, city.road_map.centres).road_to_token, trips, f"judging {title}"
-        )
+        centres, grid = self.prepared.city.road_map.centres, self.teacher.description.grid
+        tokens = map_roads(grid, centres).road_to_token
+        return judge_trips(self.teacher, tokens, trips, f"judging {title}", self.in_flight)
 
 
 def judge_by_teacher(
-    address: str, prepared: Prepared, split: str, generated: Path | None, evaluation: Path | None
-) -> dict[str, Any]:
-    """All figures of the teacher at an address; with the file that `teacher evaluate` wrote, also what is in it.
-
-    `generated`: the CSV of generated trips, if there are any.
-    """
-    trips = read_generated(generated, prepared.city.road_map).trips if generated else None
+    address: str, prepared: Prepared, split: str, generated: Trips | None, evaluation: Path | None
+) -> tuple[dict[str, Any], Scores]:
+    """The verdict of the teacher at an address; with the file that `teacher evaluate` wrote, also what is in it."""
     teacher = connect(address)
     if teacher is None:
         raise BadInput(f"--teacher {address}: judges no trips; name a served teacher")
     with teacher:
         outliers = _outliers(evaluation, teacher.description.digest, prepared) if evaluation else {}
-        return TeacherJudge(teacher, prepared).figures(split, trips) | outliers
+        judge = TeacherJudge(teacher, prepared, IN_FLIGHT * (address.count(",") + 1))
+        figures, scores = judge.verdict(split, generated)
+        return figures | outliers, scores
 
 
 def _of(trips: str, found: Likelihoods, threshold: float) -> dict[str, Any]:
