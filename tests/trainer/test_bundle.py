@@ -26,6 +26,7 @@ PARTS = {
     "checkpoints/best.safetensors",
     "config.yaml",
     "evaluation.json",
+    "evaluation.npz",
     "generated.csv",
     "generated.geojson",
     "generated.json",
@@ -100,7 +101,7 @@ def test_what_is_in_it(bench: Bench, tmp_path: Path) -> None:
 
 def test_it_says_what_it_wrote(bench: Bench) -> None:
     whole = hashlib.sha256(bench.archive.read_bytes()).hexdigest()
-    assert bench.said.out.startswith(f"{bench.archive}: is written: 11 files, ")
+    assert bench.said.out.startswith(f"{bench.archive}: is written: 12 files, ")
     assert f"teacher none; SHA-256 {whole}" in bench.said.out
     checked = trainer("bundle", "--verify", bench.archive)
     assert (checked.status, checked.err) == (0, "")
@@ -172,7 +173,7 @@ def test_an_unpacked_bundle_is_a_run(bench: Bench, tmp_path: Path) -> None:
 
 def test_a_run_without_trips_needs_no_data(bench: Bench, tmp_path: Path) -> None:
     run = bench.copy(tmp_path / "run")
-    for name in ("generated.csv", "generated.json", "evaluation.json", "report.html"):
+    for name in ("generated.csv", "generated.json", "evaluation.json", "evaluation.npz", "report.html"):
         (run / name).unlink()
     edit(run / "origin.json", lambda origin: origin.pop("data"))
     outcome = bench.bundle(run, tmp_path / "b.zip")
@@ -214,6 +215,7 @@ OTHER = "0123456789abcdef" * 4
         ("summary.json", "model_digest", "summary.json: is of another student (0123456789abcdef)"),
         ("evaluation.json", "model_digest", "evaluation.json: is of another student (0123456789abcdef)"),
         ("evaluation.json", "generated_digest", "evaluation.json: is about other trips than generated.csv"),
+        ("evaluation.json", "trips_digest", "evaluation.npz: is not what evaluation.json was made with"),
         ("generated.json", "model_digest", "generated.json: is of another student (0123456789abcdef)"),
         ("generated.json", "data_fingerprint", "generated.csv: was generated on data 0123456789abcdef"),
         ("origin.json", "data_fingerprint", "best.safetensors: was trained with data"),
@@ -247,11 +249,13 @@ def test_other_parts_that_do_not_fit(bench: Bench, tmp_path: Path) -> None:
     refusal(f"{run}/evaluation.json: not a JSON object")
     bench.copy(run).joinpath("config.yaml").unlink()
     refusal(f"{run}/config.yaml: no such file")
-    (bench.copy(run) / "evaluation.json").unlink()
+    for file in bench.copy(run).glob("evaluation.*"):
+        file.unlink()
     with (run / "generated.csv").open("a") as stream:
         stream.write((run / "generated.csv").read_text().splitlines()[1] + "\n")
     refusal(f"{run}/generated.csv: holds 6 trips, generated.json says 5: generate again")
-    (bench.copy(run) / "evaluation.json").unlink()
+    for file in bench.copy(run).glob("evaluation.*"):
+        file.unlink()
     line = set_field(run / "generated.csv", 2, "gene_trace_road_id", "[1, 120]")
     set_field(run / "generated.csv", 2, "gene_trace_datetime", '["2008-01-01T00:00:00Z", "2008-01-01T00:00:00Z"]')
     refusal(f"{run}/generated.csv:{line}: unknown road id (roadmap.geo has 0..119): '120'")
@@ -259,9 +263,8 @@ def test_other_parts_that_do_not_fit(bench: Bench, tmp_path: Path) -> None:
 
 def test_files_that_change_while_they_are_read(bench: Bench, tmp_path: Path) -> None:
     run = bench.copy(tmp_path / "run")
-    (run / "generated.csv").unlink()
-    (run / "generated.json").unlink()
-    (run / "evaluation.json").unlink()
+    for file in (*run.glob("generated.*"), *run.glob("evaluation.*")):
+        file.unlink()
     parts = gather(run, unfinished=False)
     (run / "metrics.jsonl").write_text("{}")
     with pytest.raises(BadInput, match=r"metrics\.jsonl: changed while it was bundled"):

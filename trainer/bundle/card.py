@@ -39,7 +39,7 @@ def _what(parts: Parts) -> str:
         "teacher": TEACHERS.get(origin["teacher"], f"digest `{origin['teacher']}`"),
         "optimiser steps": f"{parts.student.step} (the best student's)",
         "training": _state(summary, origin),
-        "versions": f"hoser-distill {origin.get('version')}, torch {origin.get('torch')}",
+        "versions": f"hoser-distill {origin.get('version')}{_commit(origin)}, torch {origin.get('torch')}",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
@@ -48,6 +48,10 @@ def _what(parts: Parts) -> str:
         "roads that can\nfollow, and the seconds that each takes; a search makes whole routes of that.\n\n"
         f"| | |\n|---|---|\n{table}"
     )
+
+
+def _commit(origin: dict[str, Any]) -> str:
+    return f" (commit {origin['commit']})" if origin.get("commit") else ""
 
 
 def _state(summary: dict[str, Any], origin: dict[str, Any]) -> str:

@@ -23,7 +23,9 @@ OPTIONAL = {
     "generated.csv": "trainer generate RUN",
     "generated.json": "trainer generate RUN",
     "evaluation.json": "trainer evaluate RUN",
+    "evaluation.npz": "trainer evaluate RUN",
     "evaluation.fused.json": "trainer evaluate RUN --fuse-teacher",
+    "evaluation.fused.npz": "trainer evaluate RUN --fuse-teacher",
     "report.html": "trainer report RUN",
 }
 
@@ -45,7 +47,9 @@ class Parts:
 
     @property
     def missing(self) -> list[str]:
-        return [name for name in OPTIONAL if name not in self.digests]
+        """What one would look for in vain."""
+        wanted = ("metrics.jsonl", "summary.json", "generated.csv", "evaluation.json", "report.html")
+        return [name for name in wanted if name not in self.digests]
 
 
 def gather(run: Path, unfinished: bool) -> Parts:
@@ -137,9 +141,11 @@ def _check_trips(parts: Parts) -> None:
     if (trips is None) != ("generated.json" not in parts.digests):
         raise BadInput(f"{parts.root}: generated.csv and generated.json belong together; run trainer generate again")
     for name in ("evaluation.json", "evaluation.fused.json"):
-        judged = parts.found.get(name, {}).get("generated_digest")
-        if judged not in (None, trips):
+        figures, beside = parts.found.get(name, {}), name.replace(".json", ".npz")
+        if figures.get("generated_digest") not in (None, trips):
             raise BadInput(f"{parts.root / name}: is about other trips than generated.csv; run {OPTIONAL[name]} again")
+        if figures.get("trips_digest") != parts.digests.get(beside):
+            raise BadInput(f"{parts.root / beside}: is not what {name} was made with; run {OPTIONAL[name]} again")
     report = parts.root / "report.html"
     if "report.html" in parts.digests and parts.model_digest[:16] not in report.read_text(errors="replace"):
         raise BadInput(

@@ -48,8 +48,7 @@ def bundle_command(
     road_map = _road_map(parts, data, cache, skip_bad) if "generated.csv" in parts.digests else None
     manifest = write_bundle(out, parts, road_map)
     for name in parts.missing:
-        if name != "evaluation.fused.json":
-            print(f"trainer: note: no {name} in it ({OPTIONAL[name]} writes it)", file=sys.stderr)
+        print(f"trainer: note: no {name} in it ({OPTIONAL[name]} writes it)", file=sys.stderr)
     _say(out, manifest, "is written")
 
 
