@@ -20,6 +20,7 @@ COMMANDS = {
     "tune": "trainer.commands.tune:tune_command",
     "generate": "trainer.commands.generate:generate_command",
     "evaluate": "trainer.commands.evaluate:evaluate_command",
+    "compare": "trainer.commands.compare:compare_command",
     "bundle": "trainer.commands.bundle:bundle_command",
     "import": "trainer.commands.foreign:import_command",
     "export": "trainer.commands.foreign:export_command",

@@ -13,6 +13,7 @@ from trainer.commands.load import run_data
 from trainer.data.city import City
 from trainer.errors import BadInput
 from trainer.evaluate.cells import Cell
+from trainer.evaluate.generated import judge_generated
 from trainer.evaluate.next_step import next_step_figures
 from trainer.evaluate.stored import Arrays, write_evaluation
 from trainer.evaluate.tables import show_evaluation
@@ -77,7 +78,7 @@ def evaluate_command(
     file, trips = generated or (folder.generated if folder.generated.exists() else None), Arrays()
     found = _read(file, folder, city, skip_bad) if file else None
     if file and found:
-        more, trips = _judged(file, found, city, split, cell)
+        more, trips = judge_generated(file, found, city, split, cell)
         figures |= more
     if teacher and fuse_teacher is None:
         more, scores = judge_by_teacher(teacher, prepared, split, found.trips if found else None, teacher_evaluation)
@@ -91,9 +92,3 @@ def _read(file: Path, folder: RunFolder, city: City, skip_bad: bool) -> Generate
     """Refuses trips of another student or other data, whose names would stand above the figures."""
     check_made_by(file, digest_of(folder.best), city.meta.fingerprint)
     return read_generated(file, city.road_map, skip_bad)
-
-
-def _judged(file: Path, found: Generated, city: City, split: str, cell: Cell) -> tuple[dict[str, Any], Arrays]:
-    from trainer.evaluate.generated import judge_generated  # takes a third of a second that others need not spend
-
-    return judge_generated(file, found, city, split, cell)

@@ -45,6 +45,13 @@ def histogram(values: Floats, greatest_real: float) -> Ints:
     return counts
 
 
+def places(values: Floats, greatest_real: float) -> Ints:
+    """The bin of each value in such a histogram, 0..99."""
+    edges = np.linspace(0, greatest_real, BINS + 1)
+    inside = np.minimum(np.searchsorted(edges, values, side="right") - 1, BINS - 1)
+    return np.where(values > greatest_real, BINS, inside)
+
+
 def values_jsd(generated: Floats, real: Floats) -> float | None:
     """Divergence between non-negative values by `histogram`; None where either set has none."""
     if not (len(generated) and len(real)):

@@ -15,7 +15,9 @@ from trainer.evaluate.judge import LOCAL_NAMES, Ground, Judgement, judge
 from trainer.evaluate.scenarios import Requests, Scenarios, scenario_tables
 from trainer.evaluate.stored import Arrays
 from trainer.files import digest_of
-from trainer.generate.reading import Generated
+from trainer.generate.reading import Generated, about
+
+SEARCH = ("search", "max_expansions", "beam_width", "temperature")  # how routes were looked for
 
 
 def judge_generated(
@@ -29,25 +31,33 @@ def judge_generated(
     figures = {
         "generated": file.name,
         "generated_digest": digest_of(file),
+        "generated_with": {name: value for name, value in about(file).items() if name in SEARCH},
         "dropped_trips": dict(found.dropped),
         "od_cell": [od_cell.size, od_cell.unit],
         **judged.figures,
         "scenario_lines": scenarios.lines(),
         "scenarios": scenario_tables(found.trips, found.destinations, real, ground, scenarios),
-        "distributions": {field: _distribution(judged, field) for field in HISTOGRAMS.values()},
+        "distributions": distributions(judged),
     }
     codes = scenarios.codes(Requests.of(found.trips, found.destinations))
-    return figures, _requests(found) | _of_trips(judged) | {
-        f"scenario_{kind}": c.astype(np.int8) for kind, c in codes.items()
-    }
+    return figures, entries(found, judged) | {f"scenario_{kind}": code.astype(np.int8) for kind, code in codes.items()}
 
 
-def _distribution(judged: Judgement, field: str) -> dict[str, Any]:
-    """Histograms as the divergences are taken of: equal bins from 0 to `greatest`, and one for what is greater."""
-    values, real = getattr(judged.generated, field), getattr(judged.real, field)
-    greatest = float(real.max(initial=0.0))
-    counts = {name: histogram(each, greatest).tolist() for name, each in (("generated", values), ("real", real))}
-    return {"greatest": greatest, **counts}
+def distributions(judged: Judgement) -> dict[str, dict[str, Any]]:
+    """The histograms that divergences are taken of: equal bins from 0 to `greatest`, and one for what is greater."""
+    found = {}
+    for field in HISTOGRAMS.values():
+        values, real = getattr(judged.generated, field), getattr(judged.real, field)
+        greatest = float(real.max(initial=0.0))
+        sides = {"generated": values, "real": real}
+        counts = {name: histogram(each, greatest).tolist() for name, each in sides.items()}
+        found[field] = {"greatest": greatest, **counts}
+    return found
+
+
+def entries(found: Generated, judged: Judgement) -> Arrays:
+    """What is kept of every trip."""
+    return _requests(found) | _of_trips(judged)
 
 
 def _requests(found: Generated) -> Arrays:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,18 +32,6 @@ def code_digest() -> str:
     for file in sorted(root.rglob("*.py")):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
-
-
-def commit() -> str | None:
-    """Of the checkout that this program runs in, with `-dirty` where files differ from it; None elsewhere."""
-    root = Path(trainer.__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    asked = ("git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def check_origin(study: Study, origin: Origin, where: str) -> None:

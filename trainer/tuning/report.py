@@ -15,13 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from trainer import __version__
 from trainer.config import Config
 from trainer.config_file import with_values
 from trainer.errors import TrainingFailed
 from trainer.files import write_text
+from trainer.provenance import program
 from trainer.tuning.finals import FIGURES, RESULT, TUNED, VANILLA, Final
-from trainer.tuning.origin import commit
 from trainer.tuning.space import base_config
 from trainer.tuning.trials import DIVERGED, shown
 
@@ -76,8 +75,7 @@ def summary(study: Study, results: Iterable[tuple[Final, FrozenTrial]], best: Fr
         "arms": {arm: {"runs": rows} | _spread(rows) for arm, rows in arms.items()},
         "difference": _difference(arms),
         "origin": study.user_attrs.get("origin"),
-        "commit": commit(),
-        "version": __version__,
+        **program(),
         "torch": torch.__version__,
     }
 
