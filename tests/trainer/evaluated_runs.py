@@ -45,7 +45,7 @@ def evaluated_run(
     arrays: dict[str, np.ndarray] | None = None,
     same_requests: bool = True,
 ) -> Path:
-    """A run with trips of its own; `slower`: seconds by which steps take longer; `figures`, `origin`, `arrays`: changes."""
+    """A run with trips of its own; `slower`: seconds more a step; `figures`, `origin`, `arrays`: changes."""
     rng = np.random.default_rng((seed, int(1000 * weight), int(slower)))
     config = Config().model_copy(update={"distill": Config().distill.model_copy(update={"lambda_": weight})}).plain()
     config["training"]["seed"] = seed
