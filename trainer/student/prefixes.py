@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from trainer.data.features import Features, relative_to
 from trainer.student.trajectory import Block, TrajectoryEncoder
 
-PIECE = 1 << 16  # pairs whose keys are copied side by side at once
+PIECE = {"cpu": 512, "cuda": 1 << 16}  # pairs whose keys are copied side by side at once: as many as a cache holds
 
 
 class Pairs(NamedTuple):
@@ -41,7 +41,8 @@ class Attend(Protocol):
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, pairs: Pairs, to_key: Tensor, to_value: Tensor, /) -> Tensor:
     """Attend on any device. Sums run in the order of the pairs, so that no other path changes a result."""
-    pieces = zip(pairs.place.split(PIECE), pairs.new.split(PIECE), strict=True)
+    piece = PIECE.get(queries.device.type, PIECE["cuda"])
+    pieces = zip(pairs.place.split(piece), pairs.new.split(piece), strict=True)
     scores = torch.cat([(keys.index_select(0, place) * queries.index_select(0, new)).sum(-1) for place, new in pieces])
     for weight, feature in zip((queries @ to_key).unbind(-1), pairs.relative.unbind(-1), strict=True):
         scores = torch.addcmul(scores, weight[pairs.new], feature[:, None])
