@@ -186,8 +186,11 @@ def test_a_student_of_other_data(command: str, bench: Bench, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--search", "dijkstra"), "--search must be one of best-first, beam, greedy, sample (not 'dijkstra')"),
-        (("--od", "val"), "--od train or test (not 'val')"),
+        (("--search", "dijkstra"), "--search must be one of best-first, beam, greedy, sample, not 'dijkstra'"),
+        (("--od", "val"), "--od must be train or test, not 'val'"),
+        (("--temperature", "2"), "--temperature is for --search sample, not for best-first"),
+        (("--search", "sample", "--temperature", "0"), "--temperature must be greater than 0 and finite, not 0.0"),
+        (("--search", "sample", "--temperature", "nan"), "--temperature must be greater than 0 and finite, not nan"),
         (("--od-file", "{root}/none.csv"), "/none.csv: no such file"),
         (("--od-file", "{root}/od.csv"), "/od.csv:3: origin_road_id: unknown road id (roadmap.geo has 0..119): '120'"),
         (("--out", "{root}/none/trips.csv"), "/none/trips.csv: is a folder or lies in none"),

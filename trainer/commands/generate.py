@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -19,11 +20,13 @@ from trainer.data.features import Network
 from trainer.errors import BadInput
 from trainer.files import digest_of
 from trainer.generate.demand import draw_demand, read_demand
-from trainer.generate.expander import Expander, StepTimes
-from trainer.generate.lock_step import LockStep, Trip
+from trainer.generate.expander import StepTimes
+from trainer.generate.journal import Journal, open_journal
 from trainer.generate.output import check_target, write_generated
-from trainer.generate.route import Route
+from trainer.generate.route import Found
 from trainer.generate.search import KINDS, SearchSettings
+from trainer.generate.workers import Recipe, find_with
+from trainer.progress_line import REFRESH_LOG_S, REFRESH_S
 from trainer.run_folder import RunFolder
 
 
@@ -40,18 +43,23 @@ def generate_command(
     kind: Annotated[str, typer.Option("--search", help=f"One of {', '.join(KINDS)}.")] = "best-first",
     beam_width: Annotated[int, typer.Option(min=1, help="Paths kept by the beam.")] = 4,
     max_expansions: Annotated[int, typer.Option(min=1, help="Roads expanded before a search gives up.")] = 5000,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of `sample`: below 1 towards the most probable roads (default: 1).")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of trips and of `sample`.")] = 0,
     cache: Cache = None,
     skip_bad: SkipBad = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    cpu_threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads; one path at a time gains nothing from more.")
-    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that search; the routes do not depend on it.")] = 1,
+    cpu_threads: Annotated[int, typer.Option(min=1, help="CPU threads of each process.")] = 1,
 ) -> None:
-    """Generate routes between origins and destinations with a trained student."""
-    settings = SearchSettings(kind, max_expansions, beam_width, seed)
-    if kind not in KINDS or od not in ("train", "test"):
-        raise BadInput(f"--search must be one of {', '.join(KINDS)} (not {kind!r}), --od train or test (not {od!r})")
+    """Generate routes between origins and destinations with a trained student.
+
+    A run that was killed goes on when the same command is given again.
+    """
+    settings = _settings(kind, max_expansions, beam_width, seed, temperature)
+    if od not in ("train", "test"):
+        raise BadInput(f"--od must be train or test, not {od!r}")
     torch.set_num_threads(cpu_threads)
     folder = RunFolder(run)
     target = out or folder.generated
@@ -60,66 +68,97 @@ def generate_command(
     city = run_data(folder, data, cache, skip_bad).city
     student, config, card = load_trained(folder.best, city)
     demand = read_demand(od_file, city.road_map.roads) if od_file else draw_demand(city.trips[od], count, seed)
-    where = pick_device(device)
-    expander = Expander(
-        student.to(where),
-        Network.of(city.road_map).to(where),
+    recipe = Recipe(
+        student,
+        Network.of(city.road_map),
         StepTimes(card.log1p_mean, card.log1p_std),
-        max_steps=config.trajectory_encoder_config.max_len,
-        angle=config.data.angle,
+        config.trajectory_encoder_config.max_len,
+        config.data.angle,
+        demand,
+        settings,
+        pick_device(device),
+        cpu_threads,
     )
-    begun = perf_counter()
-    trips = _search_all(LockStep(expander, demand, settings), len(demand), kind)
-    routes = [trip.route for trip in trips if trip.route]
-    about = (
-        _about(folder, routes, settings)
-        | performance(trips, perf_counter() - begun)
-        | {
-            "data_fingerprint": city.meta.fingerprint,
-            "trained_on": card.data_fingerprint,
-            "teacher_digest": card.teacher_digest,
-            "od": str(od_file.name) if od_file else od,
-        }
-    )
-    write_generated(target, demand, routes, about)
+    made_by = {
+        "model_digest": digest_of(folder.best),
+        "data_fingerprint": city.meta.fingerprint,
+        "demand_digest": demand.digest,
+        **_about_search(settings),
+        "device": recipe.device.type,
+        "version": __version__,
+    }
+    with open_journal(target.with_name(f"{target.name}.unfinished"), made_by) as journal:
+        figures = _find_all(recipe, workers, journal)
+        found = [journal.found[index] for index in range(len(demand))]
+        about = made_by | _outcome(found) | performance(found) | figures
+        about |= {"trained_on": card.data_fingerprint, "teacher_digest": card.teacher_digest}
+        about |= {"od": od_file.name if od_file else od, "seed": seed}
+        write_generated(target, demand, [trip.route for trip in found], about)
+        journal.done()
     print(
-        f"{target}: {len(routes)} trips, {about['reached']} reached their destination, "
+        f"{target}: {len(found)} trips, {about['reached']} reached their destination, "
         f"{about['expansions_mean']:.1f} expansions a trip, {about['throughput_traj_per_sec']:.1f} trips/s"
     )
 
 
-def _search_all(searches: LockStep, count: int, kind: str) -> list[Trip]:
-    shown = tqdm(total=count, desc=f"generate ({kind})", unit=" trips", leave=False, disable=None)
-    trips = []
-    with shown:
-        for trip in searches.run(range(count)):
-            trips.append(trip)
-            shown.update()
-    return sorted(trips, key=lambda trip: trip.index)
+def _settings(kind: str, most: int, width: int, seed: int, temperature: float | None) -> SearchSettings:
+    if kind not in KINDS:
+        raise BadInput(f"--search must be one of {', '.join(KINDS)}, not {kind!r}")
+    if temperature is not None and kind != "sample":
+        raise BadInput(f"--temperature is for --search sample, not for {kind}")
+    if temperature is not None and not 0 < temperature < float("inf"):
+        raise BadInput(f"--temperature must be greater than 0 and finite, not {temperature}")
+    return SearchSettings(kind, most, width, seed, temperature or 1.0)
 
 
-def performance(trips: list[Trip], seconds: float) -> dict[str, float]:
-    """Seconds and rounds a trip (see Cost), under the research code's names; `seconds` is the time of them all."""
-    total = np.array([trip.cost.seconds for trip in trips])
-    forward = np.array([trip.cost.forward_seconds for trip in trips])
-    count = np.array([trip.cost.forwards for trip in trips])
+def _about_search(settings: SearchSettings) -> dict[str, Any]:
+    """Those settings that make a difference."""
+    about: dict[str, Any] = {"search": settings.kind, "max_expansions": settings.max_expansions}
+    if settings.kind == "beam":
+        about["beam_width"] = settings.beam_width
+    if settings.kind == "sample":
+        about |= {"seed": settings.seed, "temperature": settings.temperature}
+    return about
+
+
+def _find_all(recipe: Recipe, workers: int, journal: Journal) -> dict[str, Any]:
+    """Finds what the journal lacks."""
+    before, begun = len(journal.found), perf_counter()
+    missing = [index for index in range(len(recipe.demand)) if index not in journal.found]
+    watched = sys.stderr.isatty()
+    with tqdm(
+        desc=f"generate ({recipe.settings.kind})",
+        total=len(recipe.demand),
+        initial=before,
+        unit=" trips",
+        leave=False,
+        mininterval=REFRESH_S if watched else REFRESH_LOG_S,
+        delay=0 if watched else REFRESH_LOG_S,
+    ) as bar:
+        for found in find_with(workers, recipe, missing) if missing else ():
+            journal.add(found)
+            bar.update()
+    seconds = perf_counter() - begun
+    costs = sum(found.cost.seconds for found in journal.found.values())
+    rate = len(missing) / seconds if missing else before / costs
+    return {"workers": workers, "resumed_trips": before, "throughput_traj_per_sec": rate}
+
+
+def _outcome(found: list[Found]) -> dict[str, Any]:
+    return {
+        "trips": len(found),
+        "reached": sum(trip.route.reached for trip in found),
+        "expansions_mean": sum(trip.route.expansions for trip in found) / len(found),
+    }
+
+
+def performance(found: list[Found]) -> dict[str, float]:
+    """Seconds and rounds a trip (see Cost), under the research code's names."""
+    total = np.array([trip.cost.seconds for trip in found])
+    forward = np.array([trip.cost.forward_seconds for trip in found])
+    count = np.array([trip.cost.forwards for trip in found])
     figures = {f"total_time_{name}": getattr(total, name)() for name in ("mean", "std", "min", "max")}
     figures |= {"total_time_median": np.median(total), "total_time_p95": np.percentile(total, 95)}
     figures |= {f"forward_time_{name}": getattr(forward, name)() for name in ("mean", "std")}
     figures |= {f"forward_count_{name}": getattr(count, name)() for name in ("mean", "std")}
-    figures["throughput_traj_per_sec"] = len(trips) / seconds
     return {name: float(value) for name, value in figures.items()}
-
-
-def _about(folder: RunFolder, routes: list[Route], settings: SearchSettings) -> dict[str, Any]:
-    return {
-        "model_digest": digest_of(folder.best),
-        "trips": len(routes),
-        "reached": sum(route.reached for route in routes),
-        "search": settings.kind,
-        "max_expansions": settings.max_expansions,
-        "beam_width": settings.beam_width,
-        "seed": settings.seed,
-        "expansions_mean": sum(route.expansions for route in routes) / len(routes),
-        "version": __version__,
-    }

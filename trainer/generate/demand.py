@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,12 @@ class Demand:
     def ends(self) -> tuple[Ints, Ints]:
         """Origins and destinations."""
         return self.origins, self.destinations
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        columns = np.stack([*self.ends, self.starts, self.sources]).astype("<i8")
+        return hashlib.sha256(columns.tobytes()).hexdigest()
 
 
 def draw_demand(trips: Trips, count: int, seed: int) -> Demand:

@@ -21,6 +21,7 @@ from trainer.student.prefixes import Attend, Prefixes, attend
 
 MAX_LOG1P_SECONDS = 16.0  # a hundred days on one road: only a broken student says more
 ROWS = 32  # rows are filled up to a multiple: fewer, or a rest, would be added and rounded in another way
+PLACES = 1 << 17  # 512 MiB of keys and values at the usual sizes
 NOWHERE = 0  # the place of rows that fill up
 
 Question = tuple[Node, int, bool]  # what can follow the node, its trip's destination, whether the trip is at a weekend
@@ -65,7 +66,7 @@ class Expander:
         *,
         max_steps: int,
         angle: str = "original",
-        places: int = 1 << 17,
+        places: int = PLACES,
         attend: Attend = attend,
     ) -> None:
         self._student = student.eval()

@@ -10,21 +10,17 @@ import torch
 
 from trainer.data.batches import is_weekend
 from trainer.generate.demand import Demand
-from trainer.generate.expander import ROWS, Expander, Question
-from trainer.generate.route import Route
+from trainer.generate.expander import PLACES, ROWS, Expander, Question
+from trainer.generate.route import Cost, Found, Route
 from trainer.generate.search import Likely, Node, Search, SearchSettings, nothing_likely, search
 
 NODES = 256  # of a round: enough for matrix products at full speed, and few enough to stay in a core's cache
 FEW = 64  # where fewer are waited for, nodes that probably will be are expanded beside them
 
 
-@dataclass
-class Cost:
-    """What a trip took: of every round's time the share that its nodes were of all nodes."""
-
-    seconds: float = 0.0
-    forward_seconds: float = 0.0  # in the student
-    forwards: int = 0  # rounds
+def places_for(settings: SearchSettings, roads: int) -> int:
+    """Room for one trip at least: no path has a road twice, and best-first expands none twice."""
+    return max(PLACES, min(settings.max_expansions, settings.width * roads) + 2 * ROWS)
 
 
 @dataclass
@@ -61,14 +57,14 @@ class LockStep:
         self._waiting: list[int] = []  # the next one last
         self._live: list[Trip] = []  # the oldest one first
 
-    def run(self, trips: Iterable[int]) -> Iterator[Trip]:
+    def run(self, trips: Iterable[int]) -> Iterator[Found]:
         """Trips by index, as they end. Those with far destinations begin first: no long one shall be last, alone."""
         self._waiting = sorted(trips, key=self._metres().__getitem__)
         while self._waiting or self._live:
             self._admit()
             self._make_room()
             self._round()
-            yield from (trip for trip in self._live if trip.route)
+            yield from (Found(trip.index, trip.route, trip.cost) for trip in self._live if trip.route)
             self._live = [trip for trip in self._live if not trip.route]
 
     def _metres(self) -> list[float]:

@@ -21,3 +21,21 @@ class Route:
     path: Path
     reached: bool
     expansions: int
+
+
+@dataclass
+class Cost:
+    """What a trip took: of every round's time the share that its nodes were of all nodes."""
+
+    seconds: float = 0.0
+    forward_seconds: float = 0.0  # in the student
+    forwards: int = 0  # rounds that it was part of
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished trip of a demand."""
+
+    index: int
+    route: Route
+    cost: Cost

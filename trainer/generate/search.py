@@ -34,6 +34,11 @@ class SearchSettings:
     seed: int = 0  # of `sample`
     temperature: float = 1.0  # of `sample`
 
+    @property
+    def width(self) -> int:
+        """Paths that are followed at the same time."""
+        return self.beam_width if self.kind == "beam" else 1
+
 
 class Node:
     """A road at the end of a path."""
