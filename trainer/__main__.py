@@ -21,6 +21,7 @@ COMMANDS = {
     "generate": "trainer.commands.generate:generate_command",
     "evaluate": "trainer.commands.evaluate:evaluate_command",
     "compare": "trainer.commands.compare:compare_command",
+    "report": "trainer.commands.report:report_command",
     "bundle": "trainer.commands.bundle:bundle_command",
     "import": "trainer.commands.foreign:import_command",
     "export": "trainer.commands.foreign:export_command",

@@ -124,10 +124,11 @@ def demo_command(
             settings = ("--set", f"optimizer_config.max_epoch={effort.epochs}", "--seed", str(seed))
             run("trainer", "train", *common, "--out", out / name, "--teacher", teacher, *settings)
     rows = {name: _judge(out / name, common, effort) for name in STUDENTS}
+    run("trainer", "report", *(out / name for name in STUDENTS), *common, "--out", out / "report.html")
     seconds = round(time.monotonic() - start, 1)
     write_json(out / "summary.json", {"students": rows, "digests": _digests(out), "seconds": seconds})
     _show(rows)
-    print(f"\nAll of it lies in {out} (the table: {out / 'summary.json'}); {time.monotonic() - start:.0f} s.")
+    print(f"\nAll of it lies in {out}. To look at: {out / 'report.html'} (the table: summary.json); {seconds:.0f} s.")
 
 
 def _clear(out: Path) -> None:

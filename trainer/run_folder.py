@@ -71,6 +71,10 @@ class RunFolder:
         return self.root / "summary.json"
 
     @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
     def generated(self) -> Path:
         return self.root / "generated.csv"
 
@@ -104,6 +108,10 @@ class RunFolder:
     @property
     def evaluation(self) -> Path:
         return self.root / "evaluation.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
 
     def saved(self) -> dict[str, Any]:
         """`origin.json`: what this run was made from, and where its data and teacher were. Raises BadInput."""

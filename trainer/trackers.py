@@ -29,7 +29,7 @@ def check_trackers(config: Config) -> None:
 
 def open_trackers(config: Config, folder: RunFolder, progress: Progress) -> Trackers:
     """For the first rank. Gives the run its id at W&B."""
-    each: list[Tracker] = [MetricsLog(folder.root / "metrics.jsonl", progress.step, progress.epoch)]
+    each: list[Tracker] = [MetricsLog(folder.metrics, progress.step, progress.epoch)]
     if config.tensorboard.enable:
         each.append(Dispensable("TensorBoard", lambda: _tensorboard(folder, progress), _say))
     if config.wandb.enable:

@@ -31,6 +31,8 @@ def check(out: Path, said: str) -> None:
         assert 0 < row["Distance_JSD"] < 0.6932
         assert row["steps_skipped"] == 0
     assert students["none"]["kl"] is None
+    assert f"To look at: {out / 'report.html'}" in said
+    assert "none, uniform, distilled" in (out / "report.html").read_text()
 
     assert students["uniform"]["kl"] > 0
     assert students["distilled"]["kl"] > 0

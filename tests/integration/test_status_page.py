@@ -6,8 +6,7 @@ import re
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,57 +16,20 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from protos.teacher.v1 import teacher_pb2_grpc
+from tests.browser import DESK, LEAST_CONTRAST, PHONE, Page, browser
 from tests.serving import RunningTeacher, serve, start, tiny_artifact, wait_until_ready
 from tests.teacher_server.scoring import message_of, work_of
 
 pytestmark = pytest.mark.system
 
 WORK = work_of([[1, 2, 3]], [[[4, 5], [6, 7, 8]]])
-PHONE, DESK = 360, 1280
-# The least contrast of a text with what is behind it, by WCAG's formula, and that text.
-LEAST_CONTRAST = """
-const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
-const light = (colour) => channels(colour).slice(0, 3)
-  .map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-const behind = (element) => {
-  const colour = getComputedStyle(element).backgroundColor;
-  return (channels(colour)[3] ?? 1) > 0 ? colour : behind(element.parentElement);
-};
-const texts = [...document.body.querySelectorAll("*")].filter((element) => element.checkVisibility() &&
-  [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim()));
-return texts.map((element) => {
-  const [low, high] = [light(getComputedStyle(element).color), light(behind(element))].sort((a, b) => a - b);
-  return [(high + 0.05) / (low + 0.05), element.textContent];
-}).reduce((least, each) => (each[0] < least[0] ? each : least));
-"""
 
 
-class Page:
-    """The page in a browser."""
-
-    def __init__(self, driver: webdriver.Chrome) -> None:
-        self.driver = driver
-
-    def open(self, url: str, width: int = DESK, scheme: str = "light") -> None:
-        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width == PHONE}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-        self.driver.get_log("browser")  # of the page before
-        self.driver.get(url)
-
-    def text(self, selector: str) -> str:
-        return self.driver.find_element(By.CSS_SELECTOR, selector).text
+class StatusPage(Page):
+    """The page of a server."""
 
     def shown(self, path: str) -> str:
         return self.text(f'[data-show="{path}"]')
-
-    def until(self, what: Callable[[], object], seconds: float = 15) -> None:
-        deadline = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < deadline, self.text("body")
-            time.sleep(0.1)
 
     def until_state(self, state: str, meaning: str) -> None:
         self.until(lambda: (self.text("#state") == state) and meaning in self.text("#meaning"))
@@ -75,20 +37,13 @@ class Page:
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(flag)
-    options.binary_location = "/usr/bin/chromium"
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
-    chrome.set_page_load_timeout(30)
-    yield chrome
-    chrome.quit()
+    with browser() as chrome:
+        yield chrome
 
 
 @pytest.fixture
-def page(driver: webdriver.Chrome) -> Iterator[Page]:
-    yield Page(driver)
+def page(driver: webdriver.Chrome) -> Iterator[StatusPage]:
+    yield StatusPage(driver)
     driver.get("about:blank")  # polls no more
 
 
@@ -115,7 +70,7 @@ def load(teacher: RunningTeacher) -> Iterator[None]:
         caller.join(20)
 
 
-def test_numbers_follow_what_the_server_does(page: Page, teacher: RunningTeacher) -> None:
+def test_numbers_follow_what_the_server_does(page: StatusPage, teacher: RunningTeacher) -> None:
     page.open(f"{teacher.http}/")
     page.until_state("ready", "takes requests")
     assert (page.shown("rates.positions"), page.shown("latency_ms.p50")) == ("0", "–")
@@ -134,14 +89,14 @@ def test_numbers_follow_what_the_server_does(page: Page, teacher: RunningTeacher
     assert page.driver.get_log("browser") == []
 
 
-def aria(page: Page, lines: str) -> str:
+def aria(page: StatusPage, lines: str) -> str:
     chart = page.driver.find_element(By.CSS_SELECTOR, f'figure[data-lines="{lines}"] svg')
     return str(chart.get_attribute("aria-label"))
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read(page: Page, teacher: RunningTeacher, width: int, scheme: str) -> None:
+def test_it_can_be_read(page: StatusPage, teacher: RunningTeacher, width: int, scheme: str) -> None:
     page.open(f"{teacher.http}/", width, scheme)
     page.until_state("ready", "takes requests")
     run = page.driver.execute_script
@@ -154,7 +109,7 @@ def test_it_can_be_read(page: Page, teacher: RunningTeacher, width: int, scheme:
     assert page.driver.get_log("browser") == []
 
 
-def test_a_pointer_asks_a_chart_about_a_second(page: Page, teacher: RunningTeacher) -> None:
+def test_a_pointer_asks_a_chart_about_a_second(page: StatusPage, teacher: RunningTeacher) -> None:
     page.open(f"{teacher.http}/")
     page.until_state("ready", "takes requests")
     chart = page.driver.find_element(By.CSS_SELECTOR, 'figure[data-lines="positions"]')
@@ -163,7 +118,9 @@ def test_a_pointer_asks_a_chart_about_a_second(page: Page, teacher: RunningTeach
     page.until(lambda: re.fullmatch(r"6[01] s ago\n\d+ positions/s", "\n".join(chart.text.split("\n")[-2:])))
 
 
-def test_a_server_that_is_gone_and_the_one_that_takes_its_place(page: Page, artifact: Path, tmp_path: Path) -> None:
+def test_a_server_that_is_gone_and_the_one_that_takes_its_place(
+    page: StatusPage, artifact: Path, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with serve(artifact, "--http-address", address) as first:
@@ -184,7 +141,7 @@ def test_a_server_that_is_gone_and_the_one_that_takes_its_place(page: Page, arti
         assert page.text("#model ~ table code") == other.digest != first.digest
 
 
-def test_a_server_that_leaves(page: Page, artifact: Path) -> None:
+def test_a_server_that_leaves(page: StatusPage, artifact: Path) -> None:
     leaving = wait_until_ready(start(artifact, "--drain-delay", "6"))
     page.open(f"{leaving.http}/")
     page.until_state("ready", "takes requests")
@@ -194,7 +151,7 @@ def test_a_server_that_leaves(page: Page, artifact: Path) -> None:
     page.until_state("not reachable", "no answer")
 
 
-def test_tokens(page: Page, artifact: Path, tmp_path: Path) -> None:
+def test_tokens(page: StatusPage, artifact: Path, tmp_path: Path) -> None:
     """A proxy may show one for people's browsers; the page says when it is no longer taken."""
     tokens, token = tmp_path / "tokens", "a-token-for-the-proxy"
     tokens.write_text(token)
