@@ -7,10 +7,11 @@ INSTALLED := .venv/.installed
 DEBIAN := chromium chromium-driver curl g++ iproute2 libpython3-dev prometheus
 TRITON_TESTS := tests/integration/test_triton.py
 
-.PHONY: help demo test test-all test-triton triton-server debian lint format protos protos-check bench fuzz overload mishaps soak clean
+.PHONY: help demo demo-on-policy test test-all test-triton triton-server debian lint format protos protos-check bench fuzz overload mishaps soak clean
 
 help:
 	@echo "make demo [DATA=folder]  the whole line on a sample city, or on a HOSER data folder"
+	@echo "make demo-on-policy      the same with one student more, which learns on routes that it draws itself"
 	@echo "make test                what a newcomer runs: all quick tests, Python packages only"
 	@echo "make test-all            every test: the long ones too, and those that need Debian packages, which it installs"
 	@echo "make test-triton         the tests against a real Triton server, which make triton-server installs into .triton"
@@ -29,6 +30,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	$(BIN)/trainer demo $(if $(DATA),--data "$(DATA)")
+
+demo-on-policy: $(INSTALLED)
+	$(BIN)/trainer demo --on-policy --out runs/demo-on-policy $(if $(DATA),--data "$(DATA)")
 
 test: $(INSTALLED)
 	$(BIN)/pytest -m "not slow and not system"

@@ -33,7 +33,7 @@ from trainer.data.batches import epoch_order
 from trainer.data.city import City
 from trainer.data.features import Network
 from trainer.data.prepare import prepare
-from trainer.examples import ExampleMaker
+from trainer.examples import ExampleMaker, Part
 from trainer.feed import Feed
 from trainer.grid import Grid, map_roads
 from trainer.learner import Learner
@@ -65,9 +65,12 @@ def lap(city: City, student: HOSER, targets: Targets | None, ahead: int, steps: 
     maker = ExampleMaker(Network.of(city.road_map), torch.device("cpu"), MAX_LEN, "original", clock)
     objective = Objective(0.1, 1.0, city.meta.log1p_mean, city.meta.log1p_std)
     learner = Learner(student, make_optimizer(student, CONFIG.optimizer_config), objective, clock)
-    order = [[chosen] for chosen in epoch_order(len(city.trips["train"]), BATCH, 0, 0)[:steps]]
+    order = [
+        [Part(city.trips["train"], chosen, targets)]
+        for chosen in epoch_order(len(city.trips["train"]), BATCH, 0, 0)[:steps]
+    ]
     start = time.perf_counter()
-    for examples in Feed(maker, city.trips["train"], targets, ahead=ahead).examples(order):
+    for examples in Feed(maker, ahead=ahead if targets else 0).examples(order):
         learner.step(examples)
     return Lap(time.perf_counter() - start, clock.seconds[WAIT])
 

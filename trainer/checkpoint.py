@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.errors import BadInput
 from trainer.files import whole_file
 from trainer.learner import Learner
 from trainer.step import Sums
+
+OWN_COUNTS = ("own_trips", "own_reached", "own_steps")
 
 
 @dataclass
@@ -31,6 +34,10 @@ class Progress:
     epoch_sums: Sums = field(default_factory=Sums)  # over the epoch under way
     seconds: dict[str, float] = field(default_factory=dict)  # by part, over all sessions
     wandb_id: str = ""  # of the run at Weights & Biases
+    own_trips: int = 0  # routes that the student has drawn
+    own_reached: int = 0  # of these, those that reached their destination
+    own_steps: int = 0  # their steps that the KL has counted
+    own_routes: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # still to be used, by the step of the draw
 
 
 def save_progress(file: Path, learner: Learner, progress: Progress) -> None:

@@ -97,6 +97,11 @@ class Distill(Section):
     on_teacher_loss: Literal["wait", "skip-kl", "fail"] = "wait"  # when no endpoint answers
     wait_limit_s: PositiveFloat = 1800.0  # of `wait`; then the run is saved and ends
     keep_labels: bool = True  # in a store that later epochs and runs read; see --labels
+    mode: Literal["off-policy", "on-policy", "mixed"] = "off-policy"  # whose trips the KL is on: real ones, own ones
+    own_share: Share = 0.5  # of the KL's trips that are the student's own in `mixed`
+    refresh_every: Positive = 50  # optimiser steps between two draws of own routes
+    own_temperature: Annotated[float, Field(gt=0, le=1000)] = 1.0  # at which roads are drawn
+    own_max_steps: Positive = 128  # of an own route; no more than max_len
     teacher_digest: str | None = None  # the only teacher that will do
     grid_size: PositiveFloat | None = None  # degrees; only checked against the teacher's
     downsample: Positive | None = None  # only checked against the teacher's
@@ -111,6 +116,11 @@ class Distill(Section):
     def history(self) -> int:
         """Tokens of a step's history that the teacher sees, as requests and label stores have it; 0: all of them."""
         return 0 if self.window == "full" else self.window
+
+    @property
+    def own_part(self) -> float:
+        """Of the KL's trips, the part that the student draws itself."""
+        return {"off-policy": 0.0, "on-policy": 1.0, "mixed": self.own_share}[self.mode]
 
 
 class Dataloader(Section):
@@ -200,6 +210,9 @@ def without_effect(config: Config) -> list[str]:
         for key in ("repo", "dtype", "verbose", "sample_steps_per_trace", "verify_grid_dims")
         if getattr(distill, key) is not None
     ]
+    drawn = ("refresh_every", "own_temperature", "own_max_steps") if distill.mode == "off-policy" else ()
+    unused = drawn if distill.mode == "mixed" else ("own_share", *drawn)
+    names += [f"distill.{key}" for key in unused if getattr(distill, key) != type(distill).model_fields[key].default]
     names += [f"dataloader.{key}" for key in type(dataloader).model_fields if getattr(dataloader, key) is not None]
     if not training.torch_compile:
         names += ["training.torch_compile_mode"] * (training.torch_compile_mode != "default")

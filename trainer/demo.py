@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from trainer.files import write_json
 
 MARKER = "demo.json"
 STUDENTS = ("none", "uniform", "distilled")
+ON_POLICY = "on-policy"  # if asked for: distilled on routes that the student draws itself
 SUMMARY = ("next_step_accuracy", "choice_accuracy", "mape_log1p", "mape_seconds", "kl", "steps_scored", "steps_skipped")
 TRIPS = (
     "destination_reached_rate",
@@ -101,6 +102,9 @@ def demo_command(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each student.")] = 6,
     count: Annotated[int, typer.Option(min=1, help="Trips that each student generates.")] = 150,
     seed: Annotated[int, typer.Option(min=0)] = 42,
+    on_policy: Annotated[
+        bool, typer.Option("--on-policy", help="One student more, distilled on routes that it draws itself.")
+    ] = False,
 ) -> None:
     """Everything once: data, a small served teacher, three students of the same seed, and one table."""
     start = time.monotonic()
@@ -120,13 +124,18 @@ def demo_command(
     run("teacher", "export", out / "teacher-run", "--out", out / "teacher")
     run("teacher", "evaluate", out / "teacher", out / "tokens", "--out", out / "teacher-evaluation.json")
     with served(out / "teacher") as address:
-        for name, teacher in zip(STUDENTS, ("none", "uniform", address), strict=True):
-            settings = ("--set", f"optimizer_config.max_epoch={effort.epochs}", "--seed", str(seed))
+        teachers = dict(zip(STUDENTS, ("none", "uniform", address), strict=True))
+        if on_policy:
+            teachers[ON_POLICY] = address
+        for name, teacher in teachers.items():
+            settings = ["--set", f"optimizer_config.max_epoch={effort.epochs}", "--seed", str(seed)]
+            if name == ON_POLICY:
+                settings += ["--set", f"distill.mode={ON_POLICY}"]
             run("trainer", "train", *common, "--out", out / name, "--teacher", teacher, *settings)
-    rows = {name: _judge(out / name, common, effort) for name in STUDENTS}
-    run("trainer", "report", *(out / name for name in STUDENTS), *common, "--out", out / "report.html")
+    rows = {name: _judge(out / name, common, effort) for name in teachers}
+    run("trainer", "report", *(out / name for name in teachers), *common, "--out", out / "report.html")
     seconds = round(time.monotonic() - start, 1)
-    write_json(out / "summary.json", {"students": rows, "digests": _digests(out), "seconds": seconds})
+    write_json(out / "summary.json", {"students": rows, "digests": _digests(out, rows), "seconds": seconds})
     _show(rows)
     print(f"\nAll of it lies in {out}. To look at: {out / 'report.html'} (the table: summary.json); {seconds:.0f} s.")
 
@@ -150,9 +159,9 @@ def _judge(student: Path, common: tuple[str | Path, ...], effort: Effort) -> dic
     return {name: summary[name] for name in SUMMARY} | {name: evaluation[name] for name in TRIPS}
 
 
-def _digests(out: Path) -> dict[str, Any]:
+def _digests(out: Path, students: Iterable[str]) -> dict[str, Any]:
     """Of the data, the teacher and every student."""
-    summaries = {name: json.loads((out / name / "summary.json").read_text()) for name in STUDENTS}
+    summaries = {name: json.loads((out / name / "summary.json").read_text()) for name in students}
     return {
         "data": summaries["distilled"]["data_fingerprint"],
         "teacher": summaries["distilled"]["teacher"]["digest"],
@@ -161,7 +170,7 @@ def _digests(out: Path) -> dict[str, Any]:
 
 
 def _show(rows: dict[str, dict[str, Any]]) -> None:
-    table = Table(title="Three students of the same seed, on the test trips")
+    table = Table(title="Students of the same seed, on the test trips")
     table.add_column("figure")
     for name in rows:
         table.add_column(name, justify="right")

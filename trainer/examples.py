@@ -10,7 +10,7 @@ import torch
 
 from trainer.clock import Clock
 from trainer.data.batches import Batch, collate
-from trainer.data.features import Features, Labels, Network, build_features, build_labels
+from trainer.data.features import IGNORED, Features, Labels, Network, build_features, build_labels
 from trainer.data.top_k import keep_nearest
 from trainer.data.trips import Ints, Trips
 from trainer.errors import NoAnswer
@@ -25,6 +25,17 @@ class Example:
     labels: Labels
     target: Target | None
     missed: int = 0  # steps that were to have a target, had a teacher answered
+    own: bool = False  # the student's own routes: no label, the KL is all of their loss
+
+
+@dataclass(frozen=True)
+class Part:
+    """Trips of one micro-batch, and whom to ask about them."""
+
+    trips: Trips
+    chosen: Ints
+    targets: Targets | None = None
+    own: bool = False  # the student's own routes
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,7 @@ class Question:
     batch: Batch
     features: Features
     labels: Labels
+    own: bool = False
 
     def answer(self, targets: Targets | None) -> Target | None:
         """Asks; may take long, and may run in another thread. Raises what `targets` raises."""
@@ -53,13 +65,13 @@ class ExampleMaker:
 
     def make(self, trips: Trips, chosen: Ints, *, top_k: int = 0, targets: Targets | None = None) -> Example:
         """The chosen trips; `top_k` 0 keeps all candidates, `targets` None asks nobody."""
-        question = self.question(trips, chosen)
+        question = self.question(Part(trips, chosen))
         return self.example(question, lambda: question.answer(targets), top_k)
 
-    def question(self, trips: Trips, chosen: Ints) -> Question:
-        """Features and labels of the chosen trips."""
+    def question(self, part: Part) -> Question:
+        """Features and labels of the part's trips."""
         with self.clock("data_wait"):
-            batch = collate(trips, np.asarray(chosen), self.max_steps)
+            batch = collate(part.trips, np.asarray(part.chosen), self.max_steps)
         with self.clock("data_transfer"):
             batch = batch.to(self.device)
             destination = batch.roads.gather(1, batch.steps[:, None])[:, 0]
@@ -72,9 +84,10 @@ class ExampleMaker:
                 batch.weekend,
                 angle=self.angle,
             )
-            return Question(
-                batch, features, build_labels(features, batch.roads[:, 1:], batch.times[:, 1:] - batch.times[:, :-1])
-            )
+            labels = build_labels(features, batch.roads[:, 1:], batch.times[:, 1:] - batch.times[:, :-1])
+            if part.own:
+                labels = replace(labels, choice=torch.full_like(labels.choice, IGNORED))
+            return Question(batch, features, labels, part.own)
 
     def example(self, question: Question, answer: Callable[[], Target | None], top_k: int = 0) -> Example:
         """Takes the answer, then applies the candidate filter and the shared-cell rule, in this order."""
@@ -90,4 +103,4 @@ class ExampleMaker:
             target = target.filtered(kept) if target and kept is not None else target
         if target and self.shared_cells == "split":
             target = replace(target, log_probs=target.split(features.candidate_mask))
-        return Example(features, labels, target, missed)
+        return Example(features, labels, target, missed, question.own)

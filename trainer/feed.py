@@ -13,10 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillWaiting
 from dataclasses import dataclass
 
-from trainer.data.trips import Ints, Trips
 from trainer.errors import Stopped
-from trainer.examples import Example, ExampleMaker, Question
-from trainer.teacher.targets import Target, Targets
+from trainer.examples import Example, ExampleMaker, Part, Question
+from trainer.teacher.targets import Target
 
 LOOK_S = 0.2  # how often a wait looks whether the run is to stop
 
@@ -26,18 +25,12 @@ class Feed:
     """Where examples come from."""
 
     maker: ExampleMaker
-    trips: Trips
-    targets: Targets | None
     top_k: int = 0
     ahead: int = 2  # steps that are asked about before their turn
     should_stop: Callable[[], bool] = lambda: False
 
-    def examples(self, steps: Iterable[list[Ints]]) -> Generator[list[Example], None, None]:
+    def examples(self, steps: Iterable[list[Part]]) -> Generator[list[Example], None, None]:
         """The micro-batches of every step. Raises what the targets raise, at the step that it concerns, and Stopped."""
-        if self.targets is None:
-            for parts in steps:
-                yield [self.maker.make(self.trips, part, top_k=self.top_k) for part in parts]
-            return
         asking: deque[list[tuple[Question, Future[Target | None]]]] = deque()
         executor = ThreadPoolExecutor(max(self.ahead, 1) * 4, thread_name_prefix="ask")
         try:
@@ -50,9 +43,11 @@ class Feed:
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
 
-    def _ask(self, executor: ThreadPoolExecutor, part: Ints) -> tuple[Question, Future[Target | None]]:
-        question = self.maker.question(self.trips, part)
-        return question, executor.submit(question.answer, self.targets)
+    def _ask(self, executor: ThreadPoolExecutor, part: Part) -> tuple[Question, Future[Target | None]]:
+        question = self.maker.question(part)
+        if part.targets is None:
+            return question, nobody()
+        return question, executor.submit(question.answer, part.targets)
 
     def _answered(self, step: list[tuple[Question, Future[Target | None]]]) -> list[Example]:
         with self.maker.clock("distill_kl_(teacher)"):
@@ -66,3 +61,10 @@ class Feed:
                 raise Stopped
             with contextlib.suppress(StillWaiting):
                 future.exception(timeout=LOOK_S)
+
+
+def nobody() -> Future[Target | None]:
+    """The answer where nobody is asked."""
+    future: Future[Target | None] = Future()
+    future.set_result(None)
+    return future

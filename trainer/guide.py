@@ -119,6 +119,11 @@ def _guide_by_labels(labels: Path | None, config: Config, city: City) -> Guide:
     """Nobody is asked: all labels of the train split must be there; those of the test split are used if they are."""
     if labels is None:
         raise BadInput("--teacher labels reads what `trainer label` or a run has kept; it works for training only")
+    if config.distill.own_part:
+        raise BadInput(
+            f"distill.mode is {config.distill.mode}, and kept labels know nothing of routes that the student draws; "
+            "give --teacher local:FOLDER, grpc://, triton:// or uniform, or set distill.mode=off-policy"
+        )
     distill, max_len = config.distill, config.trajectory_encoder_config.max_len
     found = kept_teacher(labels, city, max_len, distill.history, distill.teacher_digest)
     tokens = token_map(found, config, city)

@@ -34,7 +34,7 @@ def parts_by_length(example: Example, steps_at_once: int | None = None) -> list[
 def _part(example: Example, trips: Tensor, width: int, *, is_first: bool) -> Example:
     features, labels = example.features.part(trips, width), example.labels.part(trips, width)
     target = _target_part(example.target, trips, width, is_first)
-    return Example(features, labels, target, example.missed if is_first else 0)
+    return Example(features, labels, target, example.missed if is_first else 0, example.own)
 
 
 def _target_part(target: Target | None, trips: Tensor, width: int, is_first: bool) -> Target | None:

@@ -11,8 +11,10 @@ from trainer.clock import Clock
 
 STEP = "total_step_time"  # the clock's part that holds all others of a step
 TEACHER = "distill_kl_(teacher)"
+OWN = "own_routes"
 PARTS = {  # the research code's names, in the order of a step
     "data_wait": "data wait",
+    OWN: "drawing own routes",
     "data_transfer": "transfer, features",
     "hoser_forward": "student forward",
     TEACHER: "teacher KL wait",

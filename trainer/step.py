@@ -44,6 +44,8 @@ class Sums:
     hits: int = 0
     choice_hits: int = 0
     seconds_error: float = 0.0  # |s' - s| / max(s, 1)
+    own_steps: int = 0  # of the KL's steps, those of the student's own routes
+    own_kl: float = 0.0  # of the KL, their part
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Sums:
@@ -62,6 +64,7 @@ class Sums:
         steps = max(self.steps, 1)
         kl = self.kl / self.kl_steps if self.kl_steps else None
         road, time = self.road / steps, self.time / steps
+        own = {"loss_kl_own": self.own_kl / self.own_steps} if self.own_steps else {}
         return {
             "loss_next_step": road,
             "loss_time_pred": time,
@@ -71,6 +74,7 @@ class Sums:
             "choice_accuracy": self.choice_hits / self.choices if self.choices else None,
             "mape_log1p": time,
             "mape_seconds": self.seconds_error / steps,
+            **own,
         }
 
 
@@ -136,7 +140,7 @@ def _figures(
         road.device,
         steps=steps,
         choices=several.sum(),
-        unlabelled=features.steps.sum() - steps,
+        unlabelled=0 if example.own else features.steps.sum() - steps,
         kl_missed=example.missed,
         road=road,
         time=time,
@@ -157,6 +161,8 @@ def _kl_figures(example: Example, guided: Tensor, kl: Tensor) -> Tensor:
         kl_skipped=target.asked.sum() - steps,
         tied=target.tied(example.features.candidate_mask).sum(),
         truncated=target.truncated,
+        own_steps=steps * example.own,
+        own_kl=kl * example.own,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from trainer.assemble import load_trained
+from trainer.checkpoint import OWN_COUNTS
 from trainer.data.batches import truncated
 from trainer.files import digest_of
 from trainer.guide import Guide
@@ -40,6 +41,7 @@ def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
         "optimiser_steps": trainer.progress.step,
         "bad_steps": trainer.progress.bad_steps,
         "kl_missed": trainer.progress.kl_missed,
+        "own_routes": {name: getattr(trainer.progress, name) for name in OWN_COUNTS} if trainer.own else None,
         "model_digest": digest_of(trainer.folder.best),
         "data_fingerprint": trainer.city.meta.fingerprint,
         "teacher": guide.about,

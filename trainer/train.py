@@ -9,31 +9,23 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
-from enum import IntEnum
+from typing import TypeVar
 
 import torch
 from tqdm import tqdm
 
-from trainer.checkpoint import Progress, load_progress, save_progress
+from trainer.checkpoint import OWN_COUNTS, Progress, load_progress, save_progress
 from trainer.clock import Clock
 from trainer.config import Config
-from trainer.data.batches import epoch_order, in_order
+from trainer.data.batches import cut, epoch_order, in_order
 from trainer.data.city import City
 from trainer.data.trips import Ints, Trips
-from trainer.errors import (
-    BadInput,
-    Diverged,
-    RankLost,
-    Stopped,
-    TeacherMismatch,
-    TeacherUnavailable,
-    TrainerError,
-    TrainingFailed,
-)
-from trainer.examples import Example, ExampleMaker
+from trainer.errors import BadInput, Diverged, RankLost, TeacherMismatch, TeacherUnavailable, TrainingFailed
+from trainer.examples import Example, ExampleMaker, Part
 from trainer.feed import Feed
 from trainer.learner import Learner
-from trainer.profile import STEP, TEACHER, Interval
+from trainer.own_routes import OwnRoutes
+from trainer.profile import OWN, STEP, TEACHER, Interval
 from trainer.progress_line import ProgressLine
 from trainer.run_folder import RunFolder
 from trainer.schedule import learning_rate, set_learning_rate
@@ -42,14 +34,9 @@ from trainer.student.card import StudentCard
 from trainer.student.checkpoint import save_student
 from trainer.teacher.targets import Targets
 from trainer.tracking import EPOCH_FIGURE, Trackers
+from trainer.turns import together
 
-
-class Turn(IntEnum):
-    """What a rank can say before a step; the greatest of all ranks holds for all."""
-
-    GO = 0
-    STOP = 1
-    FAIL = 2
+T = TypeVar("T")
 
 
 @dataclass
@@ -64,6 +51,7 @@ class Trainer:
     targets: Targets | None
     card: Callable[[int], StudentCard]  # describes the student at an optimiser step
     trackers: Trackers
+    own: OwnRoutes | None = None  # None: the KL is on real trips only
     should_stop: Callable[[], bool] = lambda: False
     on_epoch: Callable[[int, float], None] = lambda epochs, accuracy: None  # after each is saved; may end the run
     how_to_go_on: str = "--resume continues"  # for the message of an error that it can be resumed from
@@ -92,6 +80,8 @@ class Trainer:
         if self.folder.last.exists():
             self.progress = load_progress(self.folder.last, self.learner)
             self.learner.clock.seconds.update(self.progress.seconds)
+            if self.own:
+                self.own.restore(self.progress.own_routes)
 
     def run(self) -> bool:
         """Trains to the end; False when a stop was asked for. Saves the last whole step, also when a teacher fails."""
@@ -115,6 +105,7 @@ class Trainer:
         """Writes the checkpoint that a resumed run starts from."""
         if self.learner.ranks.first:
             self.progress.seconds = dict(self.learner.clock.seconds)
+            self.progress.own_routes = self.own.state() if self.own else {}
             save_progress(self.folder.last, self.learner, self.progress)
 
     def _train_epoch(self) -> bool:
@@ -138,33 +129,42 @@ class Trainer:
 
     def _examples(self) -> Generator[list[Example], None, None]:
         """This rank's micro-batches of the epoch's remaining steps."""
-        config, ranks = self.config, self.learner.ranks
-        size, trips = config.optimizer_config.batch_size, self.city.trips["train"]
-        order = epoch_order(len(trips), self._trips_per_step, config.training.seed, self.progress.epoch)
-        steps: Iterator[list[Ints]] = (
-            list(ranks.share([chosen[i : i + size] for i in range(0, len(chosen), size)]))
-            for chosen in order[self.progress.epoch_step :]
-        )
-        feed = Feed(
-            self.maker, trips, self.targets, config.data.candidate_top_k, config.distill.prefetch, self.should_stop
-        )
-        return feed.examples(steps)
+        config, progress = self.config, self.progress
+        trips = len(self.city.trips["train"])
+        order = epoch_order(trips, self._trips_per_step, config.training.seed, progress.epoch)
+        remaining = enumerate(order[progress.epoch_step :], start=progress.step)
+        steps = (self._parts(step, chosen) for step, chosen in remaining)
+        ahead = config.distill.prefetch if self.targets or self.own else 0
+        return Feed(self.maker, config.data.candidate_top_k, ahead, self.should_stop).examples(steps)
+
+    def _parts(self, step: int, chosen: Ints) -> list[Part]:
+        """This rank's micro-batches of a step. The student's own routes take the place of real trips in the KL."""
+        size, trips = self.config.optimizer_config.batch_size, self.city.trips["train"]
+        asked = len(chosen) - self.own.plan.count(step) if self.own else len(chosen)
+        parts = [Part(trips, some, self.targets) for some in cut(chosen[:asked], size)]
+        parts += [Part(trips, some) for some in cut(chosen[asked:], size)]
+        return list(self.learner.ranks.share(parts)) + (self.own.parts(step, size) if self.own else [])
 
     def _next(self, examples: Iterator[list[Example]]) -> list[Example] | None:
         """The next step's examples; None when any rank is to stop. Raises what keeps any rank from going on."""
-        turn, ready, failure = Turn.STOP if self.should_stop() else Turn.GO, None, None
-        try:
-            ready = next(examples) if turn is Turn.GO else None
-        except Stopped:
-            turn = Turn.STOP
-        except TrainerError as error:
-            turn, failure = Turn.FAIL, error
-        agreed = self.learner.ranks.most(turn, self.maker.device)
-        if failure is not None:
-            raise failure
-        if agreed == Turn.FAIL:
-            raise RankLost("another process of this run cannot go on; its own message says why")
-        return ready if agreed == Turn.GO else None
+        if self.own and self.own.due(self.progress.step) and not self._draw(self.own):
+            return None
+        return self._together(lambda: next(examples))
+
+    def _draw(self, own: OwnRoutes) -> bool:
+        """Routes of the student as it is now; False when any rank is to stop."""
+        step, progress = self.progress.step, self.progress
+        with self.learner.clock(OWN):
+            drawn = self._together(lambda: own.draw(step, self.should_stop))
+            if drawn is None:
+                return False
+            trips, reached = own.keep(step, drawn)
+        progress.own_trips += trips
+        progress.own_reached += reached
+        return True
+
+    def _together(self, work: Callable[[], T]) -> T | None:
+        return together(self.learner.ranks, self.maker.device, self.should_stop, work)
 
     def _step(self, ready: list[Example]) -> tuple[Sums, float]:
         """One optimiser step; its figures and learning rate. Raises TrainingFailed after too many bad steps."""
@@ -177,6 +177,7 @@ class Trainer:
         progress.step += 1
         progress.epoch_sums.add(sums)
         progress.kl_missed += sums.kl_missed
+        progress.own_steps += sums.own_steps
         if not taken:
             self._count_bad_step()
         return sums, lr
@@ -203,7 +204,8 @@ class Trainer:
             )
 
     def _counts_so_far(self) -> dict[str, int]:
-        return {"kl_missed": self.progress.kl_missed, "bad_steps": self.progress.bad_steps}
+        names = ("kl_missed", "bad_steps") + (OWN_COUNTS if self.own else ())
+        return {name: getattr(self.progress, name) for name in names}
 
     def _finish_epoch(self) -> None:
         """Validates, keeps the best student, and moves on to the next epoch as one saved step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +18,7 @@ from trainer.data.prepare import prepare
 from trainer.data.sample_city import write_sample_city
 from trainer.data.trips import Ints
 from trainer.errors import NoAnswer, Stopped, TeacherUnavailable
-from trainer.examples import ExampleMaker
+from trainer.examples import Example, ExampleMaker, Part
 from trainer.feed import Feed
 from trainer.teacher.targets import Target, UniformTargets
 
@@ -55,18 +56,31 @@ class Slow:
         return UniformTargets().of(trips, features)
 
 
-def feed(city: City, slow: Slow, ahead: int, **how: object) -> Feed:
+@dataclass(frozen=True)
+class Fed:
+    """A feed, and whom its parts ask."""
+
+    feed: Feed
+    city: City
+    slow: Slow
+
+    def examples(self) -> Generator[list[Example], None, None]:
+        trips = self.city.trips["train"]
+        return self.feed.examples([Part(trips, chosen, self.slow) for chosen in parts] for parts in STEPS)
+
+
+def feed(city: City, slow: Slow, ahead: int, should_stop: Callable[[], bool] = lambda: False) -> Fed:
     maker = ExampleMaker(Network.of(city.road_map), torch.device("cpu"), 1024, "original", Clock())
-    return Feed(maker, city.trips["train"], slow, ahead=ahead, **how)  # type: ignore[arg-type]
+    return Fed(Feed(maker, ahead=ahead, should_stop=should_stop), city, slow)
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 20])
 def test_the_order_is_that_of_the_steps(city: City, ahead: int) -> None:
     slow = Slow()
     fed = feed(city, slow, ahead)
-    for parts, examples in zip(STEPS, fed.examples(STEPS), strict=True):
+    for parts, examples in zip(STEPS, fed.examples(), strict=True):
         for part, made in zip(parts, examples, strict=True):
-            plain = fed.maker.make(city.trips["train"], part, targets=UniformTargets())
+            plain = fed.feed.maker.make(city.trips["train"], part, targets=UniformTargets())
             assert plain.target is not None
             assert made.target is not None
             assert torch.equal(made.features.roads, plain.features.roads)
@@ -78,7 +92,7 @@ def test_the_order_is_that_of_the_steps(city: City, ahead: int) -> None:
 
 def test_nothing_is_asked_further_ahead_than_allowed(city: City) -> None:
     slow = Slow(seconds=0)
-    examples = feed(city, slow, ahead=2).examples(STEPS)
+    examples = feed(city, slow, ahead=2).examples()
     next(examples)
     time.sleep(0.2)
     assert sorted(slow.asked) == [0, 1, 2, 3, 4, 5]
@@ -86,7 +100,7 @@ def test_nothing_is_asked_further_ahead_than_allowed(city: City) -> None:
 
 
 def test_a_failure_arrives_at_its_step(city: City) -> None:
-    examples = feed(city, Slow({6: TeacherUnavailable("gone")}), ahead=3).examples(STEPS)
+    examples = feed(city, Slow({6: TeacherUnavailable("gone")}), ahead=3).examples()
     for _ in range(3):
         next(examples)
     with pytest.raises(TeacherUnavailable, match="gone"):
@@ -94,7 +108,7 @@ def test_a_failure_arrives_at_its_step(city: City) -> None:
 
 
 def test_an_answer_that_may_be_missing_is_counted(city: City) -> None:
-    made = list(feed(city, Slow({6: NoAnswer("gone")}), ahead=3).examples(STEPS))
+    made = list(feed(city, Slow({6: NoAnswer("gone")}), ahead=3).examples())
     (missing,) = [example for step in made for example in step if example.target is None]
     assert missing.missed == int(city.trips["train"].lengths[6]) - 1
     assert sum(example.missed for step in made for example in step) == missing.missed
@@ -102,7 +116,7 @@ def test_an_answer_that_may_be_missing_is_counted(city: City) -> None:
 
 def test_a_stop_ends_a_wait(city: City) -> None:
     begun = time.monotonic()
-    examples = feed(city, Slow(seconds=3), ahead=1, should_stop=lambda: time.monotonic() - begun > 0.3).examples(STEPS)
+    examples = feed(city, Slow(seconds=3), ahead=1, should_stop=lambda: time.monotonic() - begun > 0.3).examples()
     with pytest.raises(Stopped):
         next(examples)
     assert time.monotonic() - begun < 2
@@ -112,7 +126,7 @@ def test_waiting_is_what_the_steps_in_between_do_not_hide(city: City) -> None:
     slow = Slow(seconds=0.03)
     for ahead, hidden in ((0, False), (3, True)):
         fed = feed(city, slow, ahead)
-        for _ in fed.examples(STEPS):
+        for _ in fed.examples():
             time.sleep(0.1)
-        waited = fed.maker.clock.seconds["distill_kl_(teacher)"]
+        waited = fed.feed.maker.clock.seconds["distill_kl_(teacher)"]
         assert (waited < 0.25) == hidden, f"{ahead}: {waited:.2f} s"

@@ -23,6 +23,7 @@ from trainer.examples import ExampleMaker
 from trainer.files import write_json
 from trainer.guide import Guide, find_guide, teacher_address
 from trainer.learner import Learner
+from trainer.own_routes import find_own
 from trainer.precision import precision_for
 from trainer.profile import profile_table
 from trainer.provenance import program
@@ -46,7 +47,7 @@ def make_trainer(
     config: Config, city: City, folder: RunFolder, guide: Guide, device: torch.device, ranks: Ranks
 ) -> Trainer:
     """Puts a run together; fresh weights come from the seed."""
-    meta, clock, distill = city.meta, Clock.of(device), config.distill
+    meta, clock, distill, network = city.meta, Clock.of(device), config.distill, Network.of(city.road_map).to(device)
     plain = config.plain()
     student = build_student(config, city).to(device)
     if (obstacle := compile_student(student, config.training)) and ranks.first:
@@ -63,7 +64,7 @@ def make_trainer(
         city=city,
         folder=folder,
         maker=ExampleMaker(
-            Network.of(city.road_map).to(device),
+            network,
             device,
             config.trajectory_encoder_config.max_len,
             config.data.angle,
@@ -81,6 +82,7 @@ def make_trainer(
         targets=guide.targets_of("train"),
         card=lambda step: StudentCard(plain, meta.fingerprint, guide.digest, meta.log1p_mean, meta.log1p_std, step),
         trackers=Trackers(),
+        own=find_own(config, city, guide.targets, student, network, ranks),
     )
 
 
@@ -223,8 +225,10 @@ def lasting(config: Config) -> dict[str, Any]:
     plain = _kept(config)
     for name in ("wandb", "tensorboard", "optuna"):
         plain.pop(name)
-    for name in ("teacher", "deadline_s", "prefetch", "on_teacher_loss", "wait_limit_s"):
+    for name in ("teacher", "deadline_s", "on_teacher_loss", "wait_limit_s"):
         plain["distill"].pop(name)
+    if not config.distill.own_part:  # else it decides which of the student's routes a step has
+        plain["distill"].pop("prefetch")
     for name in ("max_bad_steps", "checkpoint_every_s"):
         plain["training"].pop(name)
     return plain

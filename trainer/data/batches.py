@@ -59,6 +59,11 @@ def truncated(trips: Trips, max_steps: int) -> int:
     return int((trips.lengths - 1 > max_steps).sum())
 
 
+def cut(chosen: Ints, size: int) -> list[Ints]:
+    """In pieces of at most `size`."""
+    return [chosen[i : i + size] for i in range(0, len(chosen), size)]
+
+
 def epoch_order(trips: int, batch_size: int, seed: int, epoch: int) -> list[Ints]:
     """Shuffled trip indices in batches; depends on seed and epoch only, so that a run can resume in the middle."""
     order = np.random.default_rng((seed, epoch)).permutation(trips)

@@ -49,7 +49,11 @@ def draw_demand(trips: Trips, count: int, seed: int) -> Demand:
         raise BadInput(f"the number of trips must be at least 1, not {count}")
     rng = np.random.default_rng(seed)
     rounds = -(-count // len(trips))
-    chosen = np.concatenate([rng.permutation(len(trips)) for _ in range(rounds)])[:count]
+    return demand_of(trips, np.concatenate([rng.permutation(len(trips)) for _ in range(rounds)])[:count])
+
+
+def demand_of(trips: Trips, chosen: Ints) -> Demand:
+    """The ends and start times of the chosen trips."""
     return Demand(
         trips.roads[trips.offsets[chosen]].astype(np.int64),
         trips.roads[trips.offsets[chosen + 1] - 1].astype(np.int64),

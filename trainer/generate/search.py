@@ -33,6 +33,7 @@ class SearchSettings:
     beam_width: int = 4
     seed: int = 0  # of `sample`
     temperature: float = 1.0  # of `sample`
+    whole: bool = False  # a walk that is not reached leads where it went, not to the nearest road
 
     @property
     def width(self) -> int:
@@ -75,9 +76,9 @@ def search(origin: int, destination: int, start: int, settings: SearchSettings, 
     if settings.kind == "beam":
         return beam(begin, destination, settings.max_expansions, settings.beam_width)
     if settings.kind == "greedy":
-        return walk(begin, destination, settings.max_expansions, _most_probable)
+        return walk(begin, destination, settings, _most_probable)
     rng = np.random.default_rng((settings.seed, index))
-    return walk(begin, destination, settings.max_expansions, lambda o: _drawn(o, settings.temperature, rng.random()))
+    return walk(begin, destination, settings, lambda o: _drawn(o, settings.temperature, rng.random()))
 
 
 class Nearest:
@@ -157,21 +158,23 @@ def beam(begin: Node, destination: int, max_expansions: int, width: int) -> Sear
     return nearest.route(expansions)
 
 
-def walk(begin: Node, destination: int, max_steps: int, pick: Callable[[Sequence[Option]], Option]) -> Search:
+def walk(begin: Node, destination: int, settings: SearchSettings, pick: Callable[[Sequence[Option]], Option]) -> Search:
     """One road after another, never a road twice."""
-    node, visited = begin, {begin.road}
+    node, visited, most = begin, {begin.road}, settings.max_expansions
     nearest = Nearest()
-    for step in range(max_steps):
+    for step in range(most):
         if node.road == destination:
             return Route(node.path(), True, step)
         yield [node], nothing_likely
         options = [option for option in nearest.options(node) if option[0] not in visited]
         if not options:
-            return nearest.route(step + 1)
+            return Route(node.path(), False, step + 1) if settings.whole else nearest.route(step + 1)
         road, log_prob, seconds = pick(options)
         node = Node(road, node.time + seconds, node.log_prob + log_prob, node)
         visited.add(road)
-    return Route(node.path(), True, max_steps) if node.road == destination else nearest.route(max_steps)
+    if settings.whole or node.road == destination:
+        return Route(node.path(), node.road == destination, most)
+    return nearest.route(most)
 
 
 def nothing_likely(count: int) -> list[Node]:
