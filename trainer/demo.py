@@ -170,7 +170,8 @@ def _digests(out: Path, students: Iterable[str]) -> dict[str, Any]:
 
 
 def _show(rows: dict[str, dict[str, Any]]) -> None:
-    table = Table(title="Students of the same seed, on the test trips")
+    many = "Four" if ON_POLICY in rows else "Three"
+    table = Table(title=f"{many} students of the same seed, on the test trips")
     table.add_column("figure")
     for name in rows:
         table.add_column(name, justify="right")
