@@ -36,6 +36,8 @@ PURE = {
     "trainer/losses.py",
     "trainer/data/features.py",
     *(f"trainer/student/{name}.py" for name in ("hoser", "road_network", "graph_attention", "trajectory", "navigator")),
+    "trainer/student/prefixes.py",
+    *(f"trainer/generate/{name}.py" for name in ("route", "search", "expander", "lock_step", "draw")),
 }
 MAY_USE_THE_WIRE = {
     "teacher_server/grpc_api.py",

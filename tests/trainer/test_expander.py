@@ -13,22 +13,27 @@ from tests.trainer.datasets import random_map
 from tests.trainer.small_student import student_of
 from tests.trainer.test_search import demand_of, plain_routes, routes_of
 from trainer.data.features import Network
+from trainer.generate import kernel
 from trainer.generate.expander import Expander, StepTimes
 from trainer.generate.route import Path
 from trainer.generate.search import KINDS, Node, SearchSettings
+from trainer.student import prefixes
 from trainer.student.hoser import HOSER
 
 START = 1_211_079_838  # a Sunday
 
 
-def both(seed: int, max_steps: int, places: int = 4096) -> tuple[Walker, Expander, HOSER]:
+def both(
+    seed: int, max_steps: int, places: int = 4096, attend: prefixes.Attend = kernel.attend
+) -> tuple[Walker, Expander, HOSER]:
     """A plain and a fast form of the same student on a small map with dead ends."""
     rng = np.random.default_rng(seed)
     road_map, _, _ = random_map(rng, 30, 70)
     student = student_of(rng, road_map.roads, older_time=bool(seed % 2)).eval()
     network = Network.of(road_map)
     walker = Walker(student, network, log1p_mean=2.0, log1p_std=0.6, max_steps=max_steps)
-    return walker, Expander(student, network, StepTimes(2.0, 0.6), max_steps=max_steps, places=places), student
+    fast = Expander(student, network, StepTimes(2.0, 0.6), max_steps=max_steps, places=places, attend=attend)
+    return walker, fast, student
 
 
 def check(walker: Walker, node: Node, destination: int) -> None:
@@ -44,10 +49,15 @@ def check(walker: Walker, node: Node, destination: int) -> None:
 
 
 @settings(max_examples=40)
-@given(seed=st.integers(0, 2**31), max_steps=st.sampled_from([1, 2, 3, 5, 1024]), rows=st.integers(1, 11))
-def test_trees_of_paths(seed: int, max_steps: int, rows: int) -> None:
+@given(
+    seed=st.integers(0, 2**31),
+    max_steps=st.sampled_from([1, 2, 3, 5, 1024]),
+    rows=st.integers(1, 11),
+    attend=st.sampled_from([prefixes.attend, kernel.attend]),
+)
+def test_trees_of_paths(seed: int, max_steps: int, rows: int, attend: prefixes.Attend) -> None:
     """Grows paths at random, some from the same node, some dropped, and compares every answer."""
-    walker, expander, _ = both(seed, max_steps, places=64)
+    walker, expander, _ = both(seed, max_steps, 64, attend)
     rng = np.random.default_rng(seed)
     live: list[tuple[Node, int]] = []
     for _ in range(8):
@@ -90,15 +100,16 @@ def test_routes_are_the_plain_ones(kind: str, max_steps: int) -> None:
             assert a.path.log_prob == pytest.approx(b.path.log_prob, abs=1e-4)
 
 
+@pytest.mark.parametrize("attend", [prefixes.attend, kernel.attend])
 @pytest.mark.parametrize("kind", KINDS)
-def test_company_changes_nothing(kind: str) -> None:
+def test_company_changes_nothing(kind: str, attend: prefixes.Attend) -> None:
     """Bit for bit: any number at once, in any order, with room for few."""
     demand = demand_of(np.random.default_rng(7), 30, 40)
     how = SearchSettings(kind, 40)
-    _, expander, student = both(2, 1024)
+    _, expander, student = both(2, 1024, attend=attend)
     expected = routes_of(expander, demand, how)
     for nodes, places in ((1, 4096), (7, 4096), (64, 60)):
-        _, other, _ = both(2, 1024, places)
+        _, other, _ = both(2, 1024, places, attend)
         assert routes_of(other, demand, how, nodes) == expected
     assert not student.training
 

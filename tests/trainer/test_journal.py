@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,11 +90,29 @@ def test_damaged(line: bytes, file: Path) -> None:
         pass
 
 
+HOLD = """
+import os, sys, pathlib
+from trainer.generate.journal import open_journal
+with open_journal(pathlib.Path(sys.argv[1]), {"search": "beam", "beam_width": 4}):
+    worker = os.fork()  # outlives the one that holds the journal
+    if worker == 0:
+        os.execlp("sleep", "sleep", "60")
+    print(worker, flush=True)
+    sys.stdin.read()
+"""
+
+
 def test_one_process_at_a_time(file: Path) -> None:
-    with open_journal(file, MADE_BY):  # noqa: SIM117
-        with pytest.raises(BadInput, match="another process is generating these trips"), open_journal(file, MADE_BY):
-            pass
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout
+    worker = int(holder.stdout.readline())
+    with pytest.raises(BadInput, match="another process is generating these trips"), open_journal(file, MADE_BY):
+        pass
+    holder.kill()
+    holder.wait()
     assert len(found(file)) == 3
+    os.kill(worker, signal.SIGKILL)
+    holder.communicate()
 
 
 @pytest.fixture

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from trainer.generate.journal import Journal, open_journal
 from trainer.generate.output import check_target, write_generated
 from trainer.generate.route import Found
 from trainer.generate.search import KINDS, SearchSettings
-from trainer.generate.workers import Recipe, find_with
+from trainer.generate.workers import Recipe, finding
 from trainer.progress_line import REFRESH_LOG_S, REFRESH_S
 from trainer.run_folder import RunFolder
 
@@ -50,7 +51,10 @@ def generate_command(
     cache: Cache = None,
     skip_bad: SkipBad = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Processes that search; the routes do not depend on it.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that search (default: one a core); the routes do not depend on it."),
+    ] = None,
     cpu_threads: Annotated[int, typer.Option(min=1, help="CPU threads of each process.")] = 1,
 ) -> None:
     """Generate routes between origins and destinations with a trained student.
@@ -88,7 +92,7 @@ def generate_command(
         "version": __version__,
     }
     with open_journal(target.with_name(f"{target.name}.unfinished"), made_by) as journal:
-        figures = _find_all(recipe, workers, journal)
+        figures = _find_all(recipe, workers or _cores(recipe), journal)
         found = [journal.found[index] for index in range(len(demand))]
         about = made_by | _outcome(found) | performance(found) | figures
         about |= {"trained_on": card.data_fingerprint, "teacher_digest": card.teacher_digest}
@@ -125,8 +129,26 @@ def _find_all(recipe: Recipe, workers: int, journal: Journal) -> dict[str, Any]:
     """Finds what the journal lacks."""
     before, begun = len(journal.found), perf_counter()
     missing = [index for index in range(len(recipe.demand)) if index not in journal.found]
+    if missing:
+        with finding(workers, recipe, missing) as trips, _progress(recipe, before) as bar:
+            for found in trips:
+                journal.add(found)
+                bar.update()
+    seconds = perf_counter() - begun
+    costs = sum(found.cost.seconds for found in journal.found.values())
+    rate = len(missing) / seconds if missing else before / costs
+    return {"workers": workers, "resumed_trips": before, "throughput_traj_per_sec": rate}
+
+
+def _cores(recipe: Recipe) -> int:
+    """A process for each core, or for the only GPU."""
+    return max(len(os.sched_getaffinity(0)) // recipe.threads, 1) if recipe.device.type == "cpu" else 1
+
+
+def _progress(recipe: Recipe, before: int) -> tqdm[NoReturn]:
+    """On a terminal a bar, elsewhere a line now and then."""
     watched = sys.stderr.isatty()
-    with tqdm(
+    return tqdm(
         desc=f"generate ({recipe.settings.kind})",
         total=len(recipe.demand),
         initial=before,
@@ -134,14 +156,7 @@ def _find_all(recipe: Recipe, workers: int, journal: Journal) -> dict[str, Any]:
         leave=False,
         mininterval=REFRESH_S if watched else REFRESH_LOG_S,
         delay=0 if watched else REFRESH_LOG_S,
-    ) as bar:
-        for found in find_with(workers, recipe, missing) if missing else ():
-            journal.add(found)
-            bar.update()
-    seconds = perf_counter() - begun
-    costs = sum(found.cost.seconds for found in journal.found.values())
-    rate = len(missing) / seconds if missing else before / costs
-    return {"workers": workers, "resumed_trips": before, "throughput_traj_per_sec": rate}
+    )
 
 
 def _outcome(found: list[Found]) -> dict[str, Any]:

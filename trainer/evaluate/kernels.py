@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from trainer.evaluate.machine_code import compiled
+from trainer.machine_code import compiled
 
 EARTH_RADIUS_KM = 6371.0088
 SMALL_SINE = 0.01  # of half an angle, 127 km: up to there four terms of the arc sine are as exact as 64 bits are

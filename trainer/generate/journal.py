@@ -57,8 +57,8 @@ def open_journal(file: FilePath, made_by: dict[str, Any]) -> Iterator[Journal]:
         raise _cannot(file, error) from error
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not shared with forked processes
+        except (BlockingIOError, PermissionError):
             raise BadInput(f"{file}: another process is generating these trips") from None
         stream.seek(0)
         lines = stream.read().split(b"\n")[:-1]  # a last line without an end was cut off
