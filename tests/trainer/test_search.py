@@ -95,7 +95,7 @@ def routes_of(expander: object, demand: Demand, settings: SearchSettings, nodes:
     return [cast(Route, found[i]) for i in range(len(demand))]
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     roads=st.integers(1, 25),
