@@ -50,16 +50,21 @@ class Comparison:
         }
 
 
-def compare(name: str, items: int, unit: str, *, plain: Way, ours: Way, runs: int) -> Comparison:
-    """Times both ways `runs` times after one warm-up run each. Raises ValueError when their results differ."""
+def compare(name: str, items: int, unit: str, *, plain: Way, ours: Way, runs: int, times: int = 1) -> Comparison:
+    """Times both ways `runs` times after one warm-up run each, ours `times` times a run, of which it takes the mean.
+
+    Raises ValueError when their results differ.
+    """
     expected, found = plain(), ours()
     if not np.allclose(expected, found, atol=TOLERANCE):
         raise ValueError(f"{name}: the two ways differ by {np.abs(expected - found).max()}")
-    pairs = [(_seconds(plain), _seconds(ours)) for _ in range(runs)]
+    pairs = [(seconds(plain), seconds(ours, times)) for _ in range(runs)]
     return Comparison(name, items, unit, tuple(p for p, _ in pairs), tuple(o for _, o in pairs))
 
 
-def _seconds(way: Way) -> float:
+def seconds(way: Callable[[], object], times: int = 1) -> float:
+    """What one of so many calls takes."""
     start = perf_counter()
-    way()
-    return perf_counter() - start
+    for _ in range(times):
+        way()
+    return (perf_counter() - start) / times

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from time import perf_counter
 from typing import Annotated
 
 import numpy as np
@@ -19,7 +18,7 @@ from rich.console import Console
 
 from bench.__main__ import table_of
 from bench.city import DATA
-from bench.compare import Comparison, compare
+from bench.compare import Comparison, compare, seconds
 from bench.plain_metrics import global_metrics, local_metrics
 from trainer.data.prepare import prepare
 from trainer.data.roadmap import Floats
@@ -31,6 +30,7 @@ from trainer.evaluate.paths import Sphere, compare_pairs
 
 TRIPS = 10_000
 PLAIN_PAIRS = 1_000  # that the plain way is timed on; its time is proportional to them
+TIMES = 20  # that ours is called a run, for it takes milliseconds
 Numbers = NDArray[np.float32]
 
 
@@ -46,7 +46,7 @@ def measure_local(generated: Trips, real: Trips, centres: Floats, runs: int) -> 
         return np.stack(list(vars(compare_pairs(generated, real, chosen, Sphere.of(centres))).values()), axis=1)
 
     compare("the same values", len(few), "pairs", plain=plain, ours=lambda: ours(few), runs=1)
-    timed = [(_seconds(plain) * TRIPS / len(few), _seconds(ours)) for _ in range(runs)]
+    timed = [(seconds(plain) * TRIPS / len(few), seconds(ours, TIMES)) for _ in range(runs)]
     return Comparison("local metrics", TRIPS, "pairs", tuple(p for p, _ in timed), tuple(o for _, o in timed))
 
 
@@ -66,13 +66,7 @@ def measure_global(generated: Trips, real: Trips, centres: Floats, runs: int) ->
     def plain() -> Numbers:
         return np.array(global_metrics(generated, real, points), dtype=np.float32)
 
-    return compare("global metrics", 2 * TRIPS, "trips", plain=plain, ours=ours, runs=runs)
-
-
-def _seconds(way: object) -> float:
-    start = perf_counter()
-    way()  # type: ignore[operator]
-    return perf_counter() - start
+    return compare("global metrics", 2 * TRIPS, "trips", plain=plain, ours=ours, runs=runs, times=TIMES)
 
 
 def main(
@@ -88,7 +82,7 @@ def main(
         real = train.select(np.arange(len(train) - TRIPS, len(train)))
         # The second half of one is the first of the other, so that each trip meets another one.
         found = [measure(generated, real, centres, runs) for measure in (measure_local, measure_global)]
-        whole = [_seconds(lambda: judge(generated, real, Ground.of(centres, Cell()))) for _ in range(runs)]
+        whole = [seconds(lambda: judge(generated, real, Ground.of(centres, Cell()))) for _ in range(runs)]
     if out:
         out.write_text(
             json.dumps({"comparisons": [each.to_json() for each in found], "whole_s": whole}, indent=1) + "\n"

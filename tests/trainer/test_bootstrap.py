@@ -49,15 +49,19 @@ def test_means_of_draws_equal_loops() -> None:
 def test_divergences_of_draws_equal_loops(field: str) -> None:
     """Each draw's trips are measured and counted anew, one after the other."""
     sphere, draws = Sphere.of(CENTRES), Draws(17, 30, seed=1)
-    real = getattr(Measures.of(TRIPS.select(np.arange(5)), sphere), field)
-    greatest = float(real.max())
-    values = getattr(Measures.of(TRIPS, sphere), field)
+
+    def values(trips: Trips) -> list[float]:
+        if field == "distance_km":
+            return Measures.of(trips, sphere).distance_km.tolist()
+        return [step / 60 for i in range(len(trips)) for step in np.diff(trips.times_of(i)).tolist()]
+
+    real = values(TRIPS.select(np.arange(5)))
+    greatest = max(real)
     of = np.arange(17) if field == "distance_km" else np.repeat(np.arange(17), TRIPS.lengths - 1)
-    found = Histogram.of(places(values, greatest), of, 17, histogram(real, greatest))
+    found = Histogram.of(places(np.array(values(TRIPS)), greatest), of, 17, slow_histogram(real, greatest))
 
     def slow(trips: Trips) -> float:
-        mine = getattr(Measures.of(trips, sphere), field).tolist()
-        return slow_jsd(slow_histogram(mine, greatest), slow_histogram(real.tolist(), greatest))
+        return slow_jsd(slow_histogram(values(trips), greatest), slow_histogram(real, greatest))
 
     expected = [slow(TRIPS.select(np.array(each))) for each in drawn_requests(draws)]
     np.testing.assert_allclose(found.drawn(draws), expected, atol=1e-12)

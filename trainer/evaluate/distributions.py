@@ -6,7 +6,7 @@ C are the roads' centres, [R, 2] as lng, lat in degrees. Every trip has one road
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import rel_entr
@@ -17,6 +17,7 @@ from trainer.evaluate import kernels
 from trainer.evaluate.paths import Sphere, writable
 
 BINS = 99  # equal ones up to the greatest real value; one more holds what lies above
+LONGEST_STEP_S = 4096  # steps that take no longer are counted as they are met
 HISTOGRAMS = {
     "Distance_JSD": "distance_km",
     "Radius_JSD": "radius_km",
@@ -38,11 +39,17 @@ def jensen_shannon(p: Floats | Ints, q: Floats | Ints) -> float:
     return max(divergence, 0.0)  # rounding can bring it a hair below zero
 
 
-def histogram(values: Floats, greatest_real: float) -> Ints:
-    """Counts in 99 equal bins over [0, greatest_real], both ends included, and of what is greater, [100]."""
-    counts = np.zeros(BINS + 1, np.int64)
-    kernels.count_bins(values, np.linspace(0, greatest_real, BINS + 1), counts)
-    return counts
+def histogram(values: Floats, greatest_real: float, counts: Ints | None = None) -> Ints:
+    """How many are in 99 equal bins over [0, greatest_real], both ends included, and how many are greater, [100].
+
+    `counts`: how often each value is there.
+    """
+    if counts is not None:
+        weighted = np.bincount(places(values, greatest_real), weights=counts, minlength=BINS + 1)
+        return weighted.astype(np.int64)
+    found = np.zeros(BINS + 1, np.int64)
+    kernels.count_bins(values, np.linspace(0, greatest_real, BINS + 1), found)
+    return found
 
 
 def places(values: Floats, greatest_real: float) -> Ints:
@@ -52,14 +59,6 @@ def places(values: Floats, greatest_real: float) -> Ints:
     return np.where(values > greatest_real, BINS, inside)
 
 
-def values_jsd(generated: Floats, real: Floats) -> float | None:
-    """Divergence between non-negative values by `histogram`; None where either set has none."""
-    if not (len(generated) and len(real)):
-        return None
-    greatest = float(real.max())
-    return jensen_shannon(histogram(generated, greatest), histogram(real, greatest))
-
-
 @dataclass(frozen=True)
 class Measures:
     """What is compared of n trips with P points."""
@@ -67,24 +66,36 @@ class Measures:
     distance_km: Floats  # [n] along the centres of a trip's roads; 0 for one road
     radius_km: Floats  # [n] mean distance of a trip's road centres to their mean
     minutes: Floats  # [n] between the first and the last road
-    step_minutes: Floats  # [P - n] between neighbouring roads of a trip, trip by trip
+    step_minutes: Floats  # [k] distinct times between neighbouring roads of a trip, ascending
+    step_counts: Ints  # [k] how many steps take each
     visits: Ints  # [R] of each road
 
     @classmethod
     def of(cls, trips: Trips, sphere: Sphere) -> Measures:
-        n, (roads, times, offsets) = len(trips), (trips.roads, trips.times, trips.offsets)
-        visits = np.zeros(len(sphere.units), np.int64)
-        empty = cls(np.empty(n), np.empty(n), np.empty(n), np.empty(len(roads) - n), visits)
-        kernels.measure_trips(
+        distance, radius, minutes = (np.empty(len(trips)) for _ in range(3))
+        by_second, visits = np.zeros(LONGEST_STEP_S, np.int64), np.zeros(len(sphere.units), np.int64)
+        too_long = kernels.measure_trips(
             sphere.units,
             sphere.near,
             sphere.centres,
-            writable(roads, np.int32),
-            writable(times, np.int64),
-            writable(offsets, np.int64),
-            *(getattr(empty, field.name) for field in fields(cls)),
+            writable(trips.roads, np.int32),
+            writable(trips.times, np.int64),
+            writable(trips.offsets, np.int64),
+            distance,
+            radius,
+            minutes,
+            by_second,
+            visits,
         )
-        return empty
+        seconds = np.flatnonzero(by_second)
+        counts = by_second[seconds]
+        if too_long:
+            seconds, counts = np.unique(_step_seconds(trips), return_counts=True)
+        return cls(distance, radius, minutes, seconds / 60.0, counts, visits)
+
+    def histogram(self, field: str, greatest_real: float) -> Ints:
+        """Of one of HISTOGRAMS, [100]."""
+        return histogram(getattr(self, field), greatest_real, self.step_counts if field == "step_minutes" else None)
 
 
 def measure_both(generated: Trips, real: Trips, sphere: Sphere) -> tuple[Measures, Measures]:
@@ -94,7 +105,23 @@ def measure_both(generated: Trips, real: Trips, sphere: Sphere) -> tuple[Measure
     return mine, theirs
 
 
+def histograms(generated: Measures, real: Measures, field: str) -> tuple[float, Ints, Ints]:
+    """The greatest real value of one of HISTOGRAMS (0 where there is none), and both sides' counts, [100] each."""
+    greatest = float(getattr(real, field).max(initial=0.0))
+    return greatest, generated.histogram(field, greatest), real.histogram(field, greatest)
+
+
 def global_divergences(generated: Measures, real: Measures) -> dict[str, float | None]:
     """All divergences by name; None where a set has no step at all."""
-    each = {name: values_jsd(getattr(generated, field), getattr(real, field)) for name, field in HISTOGRAMS.items()}
-    return {**each, "RoadVisit_JSD": jensen_shannon(generated.visits, real.visits)}
+    found: dict[str, float | None] = {}
+    for name, field in HISTOGRAMS.items():
+        _, mine, theirs = histograms(generated, real, field)
+        found[name] = jensen_shannon(mine, theirs) if mine.any() and theirs.any() else None
+    return {**found, "RoadVisit_JSD": jensen_shannon(generated.visits, real.visits)}
+
+
+def _step_seconds(trips: Trips) -> Ints:
+    """Between neighbouring roads of the same trip, trip by trip."""
+    inner = np.ones(len(trips.roads) - 1, dtype=bool)
+    inner[trips.offsets[1:-1] - 1] = False
+    return np.asarray(np.diff(trips.times)[inner])

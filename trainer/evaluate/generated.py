@@ -10,7 +10,7 @@ import numpy as np
 from trainer.data.city import City
 from trainer.data.trips import Trips
 from trainer.evaluate.cells import Cell
-from trainer.evaluate.distributions import HISTOGRAMS, Measures, histogram
+from trainer.evaluate.distributions import HISTOGRAMS, Measures, histograms
 from trainer.evaluate.judge import LOCAL_NAMES, Ground, Judgement, judge
 from trainer.evaluate.scenarios import Requests, Scenarios, scenario_tables
 from trainer.evaluate.stored import Arrays
@@ -47,11 +47,8 @@ def distributions(judged: Judgement) -> dict[str, dict[str, Any]]:
     """The histograms that divergences are taken of: equal bins from 0 to `greatest`, and one for what is greater."""
     found = {}
     for field in HISTOGRAMS.values():
-        values, real = getattr(judged.generated, field), getattr(judged.real, field)
-        greatest = float(real.max(initial=0.0))
-        sides = {"generated": values, "real": real}
-        counts = {name: histogram(each, greatest).tolist() for name, each in sides.items()}
-        found[field] = {"greatest": greatest, **counts}
+        greatest, mine, theirs = histograms(judged.generated, judged.real, field)
+        found[field] = {"greatest": greatest, "generated": mine.tolist(), "real": theirs.tolist()}
     return found
 
 

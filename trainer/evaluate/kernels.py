@@ -13,17 +13,17 @@ import numpy as np
 from trainer.machine_code import compiled
 
 EARTH_RADIUS_KM = 6371.0088
-SMALL_SINE = 0.01  # of half an angle, 127 km: up to there four terms of the arc sine are as exact as 64 bits are
+SHORT_CHORD = 0.008  # 51 km: up to there three terms of the arc sine are as exact as 64 bits are
 
 
 @compiled
 def km_of(x, y, z, near):  # type: ignore[no-untyped-def]
-    """Length of the arc above a chord of the unit sphere; `near`: on a map without greater sines than SMALL_SINE."""
-    square = (x * x + y * y + z * z) / 4
-    sine = math.sqrt(square)
+    """Length of the arc above a chord of the unit sphere; `near`: on a map without longer chords than SHORT_CHORD."""
+    square = x * x + y * y + z * z
+    chord = math.sqrt(square)
     if near:
-        return 2 * EARTH_RADIUS_KM * sine * (1 + square * (1 / 6 + square * (3 / 40 + square * (15 / 336))))
-    return 2 * EARTH_RADIUS_KM * math.asin(min(sine, 1.0))
+        return chord * (EARTH_RADIUS_KM + square * (EARTH_RADIUS_KM / 24 + square * (EARTH_RADIUS_KM * 3 / 640)))
+    return 2 * EARTH_RADIUS_KM * math.asin(min(chord / 2, 1.0))
 
 
 @compiled
@@ -69,28 +69,30 @@ def compare_points(a, b, near, tolerance_km):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def measure_trips(units, near, centres, roads, times, offsets, distance, radius, minutes, steps, visits):  # type: ignore[no-untyped-def]
+def measure_trips(units, near, centres, roads, times, offsets, distance, radius, minutes, by_second, visits):  # type: ignore[no-untyped-def]
     """For every trip: km along the centres [R, 2] (lng, lat) of its roads, mean km to their mean, and minutes.
 
-    Also the minutes of all steps, [P - n], and how often each road is visited, added to `visits` [R].
+    Adds to `visits` [R] how often each road is visited, and to `by_second` how many steps take so many seconds.
+    Returns how many take too long for it.
     """
+    too_long = 0
     for trip in range(len(offsets) - 1):
         first, last = offsets[trip], offsets[trip + 1]
         lng, lat, along, spread = 0.0, 0.0, 0.0, 0.0
-        before = roads[first]
+        road = roads[first]
+        x, y, z = units[road, 0], units[road, 1], units[road, 2]
         for point in range(first, last):
             road = roads[point]
             visits[road] += 1
             lng, lat = lng + centres[road, 0], lat + centres[road, 1]
-            if point > first:
-                steps[point - trip - 1] = (times[point] - times[point - 1]) / 60.0
-                along += km_of(
-                    units[road, 0] - units[before, 0],
-                    units[road, 1] - units[before, 1],
-                    units[road, 2] - units[before, 2],
-                    near,
-                )
-            before = road
+            along += km_of(units[road, 0] - x, units[road, 1] - y, units[road, 2] - z, near)
+            x, y, z = units[road, 0], units[road, 1], units[road, 2]
+        for point in range(first + 1, last):
+            seconds = times[point] - times[point - 1]
+            if 0 <= seconds < len(by_second):
+                by_second[seconds] += 1
+            else:
+                too_long += 1
         lng, lat = math.radians(lng / (last - first)), math.radians(lat / (last - first))
         x, y, z = math.cos(lat) * math.cos(lng), math.cos(lat) * math.sin(lng), math.sin(lat)
         for point in range(first, last):
@@ -98,6 +100,7 @@ def measure_trips(units, near, centres, roads, times, offsets, distance, radius,
             spread += km_of(units[road, 0] - x, units[road, 1] - y, units[road, 2] - z, near)
         distance[trip], radius[trip] = along, spread / (last - first)
         minutes[trip] = (times[last - 1] - times[first]) / 60.0
+    return too_long
 
 
 @compiled

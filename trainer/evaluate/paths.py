@@ -43,7 +43,7 @@ class Sphere:
         centres = writable(centres, np.float64)
         lng, lat = np.radians(centres).T
         units = np.stack([np.cos(lat) * np.cos(lng), np.cos(lat) * np.sin(lng), np.sin(lat)], axis=1)
-        return cls(centres, units, bool(np.linalg.norm(np.ptp(units, axis=0)) / 2 < kernels.SMALL_SINE))
+        return cls(centres, units, bool(np.linalg.norm(np.ptp(units, axis=0)) < kernels.SHORT_CHORD))
 
 
 def writable(values: NDArray[Any], kind: type) -> NDArray[Any]:
