@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.test_paths import haversine
@@ -83,6 +83,8 @@ def test_divergence_by_hand() -> None:
 
 @settings(deadline=None)  # the first call compiles
 @given(st.lists(st.floats(0, 20), min_size=1, max_size=40), st.floats(0, 15))
+@example([0.0, 5e-324, 1.0], 5e-324)
+@example([0.0, 1e-310, 5e-311], 1e-310)
 def test_histogram_equals_the_loop(values: list[float], greatest: float) -> None:
     assert histogram(np.array(values), greatest).tolist() == slow_histogram(values, greatest)
 

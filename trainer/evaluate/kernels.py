@@ -108,14 +108,14 @@ def count_bins(values, edges, counts):  # type: ignore[no-untyped-def]
     """Adds to `counts` [bins + 1]: edges[b] <= value < edges[b + 1] is in b, the last edge in the last bin, what is
     greater in the one more. Edges are equally far apart from 0 on; a first guess is put right by comparing with them.
     """
-    bins = len(edges) - 1
-    scale = bins / edges[bins] if edges[bins] > 0 else 0.0
+    bins, greatest = len(edges) - 1, edges[-1]
     for value in values:
-        if value > edges[bins]:
+        if value > greatest:
             counts[bins] += 1
             continue
-        place = min(int(value * scale), bins - 1)
-        while value < edges[place]:
+        guess = int(value / greatest * bins) if greatest > 0 else 0
+        place = min(max(guess, 0), bins - 1)
+        while place > 0 and value < edges[place]:
             place -= 1
         while place < bins - 1 and value >= edges[place + 1]:
             place += 1
