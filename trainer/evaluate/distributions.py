@@ -111,13 +111,16 @@ def histograms(generated: Measures, real: Measures, field: str) -> tuple[float, 
     return greatest, generated.histogram(field, greatest), real.histogram(field, greatest)
 
 
+def divergence(generated: Measures, real: Measures, field: str) -> float | None:
+    """Of one of HISTOGRAMS; None where a set has no value."""
+    _, mine, theirs = histograms(generated, real, field)
+    return jensen_shannon(mine, theirs) if mine.any() and theirs.any() else None
+
+
 def global_divergences(generated: Measures, real: Measures) -> dict[str, float | None]:
     """All divergences by name; None where a set has no step at all."""
-    found: dict[str, float | None] = {}
-    for name, field in HISTOGRAMS.items():
-        _, mine, theirs = histograms(generated, real, field)
-        found[name] = jensen_shannon(mine, theirs) if mine.any() and theirs.any() else None
-    return {**found, "RoadVisit_JSD": jensen_shannon(generated.visits, real.visits)}
+    each = {name: divergence(generated, real, field) for name, field in HISTOGRAMS.items()}
+    return {**each, "RoadVisit_JSD": jensen_shannon(generated.visits, real.visits)}
 
 
 def _step_seconds(trips: Trips) -> Ints:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.data.roadmap import Floats
-from trainer.evaluate.distributions import BINS, Measures, histogram, values_jsd
+from trainer.evaluate.distributions import BINS, Measures, divergence, histogram
 from trainer.report.charts import Chart, chart, finite, line
 from trainer.report.runs import Run
 
@@ -49,7 +49,7 @@ def distributions(real: Measures, generated: list[tuple[int, Run, Measures]]) ->
 
 
 def _distribution(quantity: Quantity, real: Measures, generated: list[tuple[int, Run, Measures]]) -> Distribution:
-    truth: Floats = getattr(real, quantity.field)
+    truth = _values(real, quantity.field)
     end = float(np.percentile(truth, PERCENTILE)) if len(truth) else 0.0
     end = end if end > 0 else 1.0
     x, y = shares(truth, end)
@@ -66,12 +66,12 @@ def _distribution(quantity: Quantity, real: Measures, generated: list[tuple[int,
     ]
     rows = []
     for number, run, measures in generated:
-        values: Floats = getattr(measures, quantity.field)
+        values = _values(measures, quantity.field)
         x, y = shares(values, end)
         drawn = line(run.name, number, x, y)
         drawn["line"]["shape"] = "hvh"
         traces.append(drawn)
-        rows.append((run.name, _median(values), values_jsd(values, truth)))
+        rows.append((run.name, _median(values), divergence(measures, real, quantity.field)))
     axis = {"range": [0, end]}
     drawn_chart = chart(traces, quantity.unit, f"share of {quantity.of}", xaxis=axis, yaxis={"tickformat": ".1~%"})
     return Distribution(quantity, drawn_chart, _median(truth), rows)
@@ -83,6 +83,12 @@ def shares(values: Floats, end: float) -> tuple[list[float], list[float | None]]
     width = end * TOGETHER / BINS
     middles = [finite((bar + 0.5) * width) or 0.0 for bar in range(len(counts))]
     return middles, [finite(count / max(len(values), 1)) for count in counts]
+
+
+def _values(measures: Measures, field: str) -> Floats:
+    """One for each trip or step."""
+    found: Floats = getattr(measures, field)
+    return np.repeat(found, measures.step_counts) if field == "step_minutes" else found
 
 
 def _median(values: Floats) -> float:
