@@ -17,7 +17,7 @@ from tests.integration.runs import assert_equal, steps_logged, wait_for_step
 from tests.serving import RunningTeacher, calls, serve
 
 STUDY = """
-optimizer_config: {batch_size: 8}
+optimizer_config: {batch_size: 16}
 profiling: {log_interval: 1}
 optuna:
   n_trials: 2
@@ -25,7 +25,7 @@ optuna:
   pruner_type: none
   heartbeat_s: 1
   search_space: {window: 3}
-  final_run: {max_epochs: 1, seeds: [1]}
+  final_run: {max_epochs: 2, seeds: [1]}
   vanilla_baseline: {max_epochs: 1, seeds: [1]}
 """
 
@@ -38,6 +38,11 @@ def command(line: Line, out: Path, *flags: str, teacher: str = "uniform") -> lis
         *(sys.executable, "-m", "trainer", "tune", *where, "--config", str(out / "given.yaml")),
         *("--teacher", teacher, "--labels", f"{out}.labels", *flags),
     ]
+
+
+def setting(*values: str) -> tuple[str, ...]:
+    """Flags for other values of the section `optuna`."""
+    return tuple(word for value in values for word in ("--set", f"optuna.{value}"))
 
 
 def tune(line: Line, out: Path, *flags: str, status: int = 0, teacher: str = "uniform") -> str:
@@ -73,43 +78,46 @@ def undisturbed(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_a_study_goes_on_after_signals_and_a_kill(line: Line, undisturbed: Path, tmp_path: Path) -> None:
-    """Its first trial is disturbed thrice; all trials count once, and that one becomes what it would have been."""
+    """All trials and runs count once, and those that were disturbed become what they would have been."""
     out = tmp_path / "study"
-    for step, number in ((5, signal.SIGINT), (15, signal.SIGTERM), (25, signal.SIGKILL)):
+    for run, step, number in (
+        ("trials/0", 3, signal.SIGINT),
+        ("trials/1", 8, signal.SIGKILL),
+        ("finals/0", 2, signal.SIGTERM),
+    ):
         process = begin(line, out)
-        wait_for_step(heir_of_first(out), step, process)
+        wait_for_step(out / run, step, process)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-        if number == signal.SIGKILL:
-            assert trials_of(out)[-1].state == TrialState.RUNNING
-        else:
+        if number != signal.SIGKILL:
             assert process.returncode == 128 + number, errors
+            assert f"{out / run}: stopped at step" in errors
             assert "saved; the same command goes on" in errors
     tune(line, out)
-    assert len(finished(out)) == 2
-    failed = [trial for trial in trials_of(out) if trial.state == TrialState.FAIL]
-    (heir,) = [trial for trial in finished(out) if "continues" in trial.user_attrs]
-    assert [trial.user_attrs.get("continues") for trial in (*failed, heir)] == [None, 0, 1, 2]
-    first = trials_of(undisturbed)[0]
-    assert [trial.params for trial in (*failed, heir)] == [first.params] * 4
+    assert_once(out, "trials", [None, 0, 1], undisturbed)
+    assert_once(out, "finals", [None, 0], undisturbed)
+
+
+def assert_once(out: Path, kind: str, continued: list[int | None], undisturbed: Path) -> None:
+    """Every run was finished once; those of the first one's chain go on where the one before stood."""
+    name = "study" if kind == "trials" else "study finals"
+    assert len(finished(out, name)) == 2
+    failed = [trial for trial in trials_of(out, name) if trial.state == TrialState.FAIL]
+    (heir,) = [trial for trial in finished(out, name) if "continues" in trial.user_attrs]
+    assert [trial.user_attrs.get("continues") for trial in (*failed, heir)] == continued
+    first = trials_of(undisturbed, name)[0]
+    assert [trial.params for trial in (*failed, heir)] == [first.params] * len(continued)
     assert heir.intermediate_values == first.intermediate_values
     assert heir.value == first.value
-    folder = out / "trials" / str(heir.number)
-    assert_equal(folder, undisturbed / "trials" / "0")
-    assert steps_logged(folder) == steps_logged(undisturbed / "trials" / "0")
-    assert len(finished(out, "study finals")) == 2
-
-
-def heir_of_first(out: Path) -> Path:
-    """The folder in which the first trial goes on."""
-    number = len(trials_of(out)) - 1 if (out / "study.db").exists() else 0
-    return out / "trials" / str(number)
+    folder, whole = out / kind / str(heir.number), undisturbed / kind / "0"
+    assert_equal(folder, whole)
+    assert steps_logged(folder) == steps_logged(whole)
 
 
 @pytest.mark.slow
 def test_two_workers_share_a_study(line: Line, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
-    workers = [begin(line, out, "--set", "optuna.n_trials=4") for _ in range(2)]
+    workers = [begin(line, out, *setting("n_trials=4", "max_epochs=1")) for _ in range(2)]
     for worker in workers:
         _, errors = worker.communicate(timeout=200)
         assert worker.returncode == 0, errors
@@ -126,14 +134,14 @@ def test_all_runs_of_a_study_ask_the_teacher_once(line: Line, served: RunningTea
     """One folder of labels: the first trial fills it, all others and the final runs read it."""
     out, teacher = tmp_path / "study", f"grpc://{served.grpc}"
     before = calls(served)
-    tune(line, out, "--set", "optuna.max_epochs=1", "--set", "optuna.n_trials=1", teacher=teacher)
+    one_arm = setting("max_epochs=1", "vanilla_baseline.enabled=false")
+    tune(line, out, *one_arm, *setting("n_trials=1"), teacher=teacher)
     asked = calls(served) - before
     assert asked > 0
-    more = ("optuna.max_epochs=1", "optuna.n_trials=3", "optuna.final_run.seeds=[1, 2]")
-    tune(line, out, *(word for setting in more for word in ("--set", setting)), teacher=teacher)
+    tune(line, out, *one_arm, *setting("n_trials=2", "final_run.seeds=[2]"), teacher=teacher)
     assert calls(served) - before == asked
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["trials"] == {"finished": 3}
+    assert summary["trials"] == {"finished": 2}
     assert summary["origin"]["teacher"] == served.digest
     for run in summary["arms"]["tuned"]["runs"]:
         found = json.loads((out / run["run"] / "summary.json").read_text())
@@ -145,14 +153,14 @@ def test_all_runs_of_a_study_ask_the_teacher_once(line: Line, served: RunningTea
 def test_a_window_beyond_the_teacher_s_block_is_refused_at_once(
     line: Line, served: RunningTeacher, tmp_path: Path
 ) -> None:
-    window = ("--set", "optuna.search_space.window={min: 2, max: 99}")
+    window = setting("search_space.window={min: 2, max: 99}")
     errors = tune(line, tmp_path / "study", *window, teacher=f"grpc://{served.grpc}", status=2)
     assert "distill.window is 99, but the teacher's block holds" in errors
     assert not (tmp_path / "study" / "study.db").exists()
 
 
 @pytest.mark.slow
-def test_a_teacher_that_dies_ends_the_study_and_the_trial_goes_on_later(line: Line, tmp_path: Path) -> None:
+def test_a_teacher_that_dies_ends_the_study(line: Line, tmp_path: Path) -> None:
     out, flags = tmp_path / "study", ("--set", "distill.on_teacher_loss=fail", "--set", "distill.keep_labels=false")
     with serve(line.teacher) as teacher:
         process = begin(line, out, *flags, teacher=f"grpc://{teacher.grpc}")
@@ -165,9 +173,5 @@ def test_a_teacher_that_dies_ends_the_study_and_the_trial_goes_on_later(line: Li
     assert "the same command goes on" in errors
     assert "Traceback" not in errors
     assert [trial.state.name for trial in trials_of(out)] == ["FAIL", "WAITING"]
-    with serve(line.teacher) as teacher:
-        tune(line, out, *flags, "--set", "optuna.n_trials=1", teacher=f"grpc://{teacher.grpc}")
-    (heir,) = finished(out)
-    steps = steps_logged(out / "trials" / str(heir.number))
-    assert set(steps) == set(range(1, max(steps) + 1))
-    assert max(steps) > max(steps_logged(out / "trials" / "0"))
+    (waiting,) = [trial for trial in trials_of(out) if trial.state == TrialState.WAITING]
+    assert waiting.user_attrs["continues"] == 0

@@ -35,6 +35,11 @@ class Final:
     config: Config
 
     @property
+    def kind(self) -> str:
+        """Folder of such runs, and name of their Optuna study."""
+        return "before" if self.arm == PRETUNE else "finals"
+
+    @property
     def key(self) -> dict[str, Any]:
         """Tells this run from all others of the study, also from those of an earlier best trial."""
         text = json.dumps(lasting(self.config), sort_keys=True)
@@ -64,15 +69,16 @@ class Finals:
     workshop: Workshop
     wanted: Sequence[Final]
 
-    def enqueue(self) -> Finals:
-        """Lets the runs that nobody has done or does wait for a worker."""
+    def enqueue(self) -> bool:
+        """Lets the runs that nobody has done or does wait for a worker; whether any is not done."""
         for final in self.wanted:
             if not any(self._of(final)):
                 self.study.enqueue_trial({}, user_attrs=final.key)
-        return self
+        return len(list(self.results())) < len(self.wanted)
 
     def open(self) -> bool:
-        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return any(self._final(trial) for trial in waiting)
 
     def surplus(self, trial: FrozenTrial) -> bool:
         final = self._final(trial)
@@ -83,7 +89,7 @@ class Finals:
         if final is None:
             raise Surplus
         self.workshop.say(f"final run {trial.number}: {final.arm}, seed {final.seed}")
-        folder = self.workshop.begin("finals", trial)
+        folder = self.workshop.begin(final.kind, trial)
         trainer, guide = self.workshop.train(final.config, folder, final.arm == TUNED, lambda done, accuracy: None)
         summary = summarise(trainer, guide)
         write_json(folder.summary, summary)

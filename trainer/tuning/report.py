@@ -62,7 +62,7 @@ def summary(study: Study, results: Iterable[tuple[Final, FrozenTrial]], best: Fr
     """All that is known of a study."""
     arms: dict[str, list[Row]] = {}
     for final, trial in results:
-        place = {"seed": final.seed, "run": f"finals/{trial.number}", "validation_accuracy": trial.value}
+        place = {"seed": final.seed, "run": f"{final.kind}/{trial.number}", "validation_accuracy": trial.value}
         arms.setdefault(final.arm, []).append(place | trial.user_attrs[RESULT])
     return {
         "trials": outcomes(study),

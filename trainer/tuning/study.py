@@ -8,6 +8,8 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
 from trainer.commands.train import lasting
@@ -17,10 +19,11 @@ from trainer.errors import CannotWrite
 from trainer.files import only_one, write_json
 from trainer.guide import token_map
 from trainer.teacher.address import NONE
-from trainer.tuning.finals import PRETUNE, TUNED, VANILLA, Finals, runs_of
+from trainer.tuning.finals import PRETUNE, TUNED, VANILLA, Final, Finals, runs_of
 from trainer.tuning.origin import check_origin, study_origin
 from trainer.tuning.plots import write_plots
 from trainer.tuning.report import best_trial, summary, write_best
+from trainer.tuning.settings import Tuning
 from trainer.tuning.space import Dimension, base_config, search_space, windows_of
 from trainer.tuning.storage import open_storage, open_study
 from trainer.tuning.trials import Trials
@@ -48,12 +51,10 @@ def _conduct(config: Config, workshop: Workshop, url: str, name: str) -> dict[st
     storage = open_storage(url, settings)
     trials = open_study(storage, name, settings)
     check_origin(trials, study_origin(config, lasting(config), workshop.city.meta.fingerprint, guide_name), str(out))
-    runs = open_study(storage, f"{name} finals", settings)
-    do = partial(_work, patience_s=3 * settings.heartbeat_s, workshop=workshop)
+    finished = partial(_finished, name=name, storage=storage, settings=settings, workshop=workshop)
 
-    pretune = runs_of(PRETUNE, settings.vanilla_baseline_pretune, config, {})
-    do(Finals(runs, workshop, pretune).enqueue())
-    do(Trials(trials, workshop, base_config(config, settings.max_epochs), space))
+    before = finished(runs_of(PRETUNE, settings.vanilla_baseline_pretune, config, {}))
+    _work(Trials(trials, workshop, base_config(config, settings.max_epochs), space), settings, workshop)
     best = best_trial(trials)
     with only_one(out / "report.lock"):  # workers that share a folder end at the same moment
         write_best(out / "best.yaml", config, best)
@@ -61,16 +62,26 @@ def _conduct(config: Config, workshop: Workshop, url: str, name: str) -> dict[st
     wanted = runs_of(TUNED, settings.final_run, config, best.params)
     if workshop.address != NONE:
         wanted += runs_of(VANILLA, settings.vanilla_baseline, config, best.params)
-    finals = Finals(runs, workshop, [*pretune, *wanted]).enqueue()
-    do(finals)
-    found = summary(trials, finals.results(), best)
+    found = summary(trials, [*before, *finished(wanted)], best)
     with only_one(out / "report.lock"):
         write_json(out / "summary.json", found)
     return found
 
 
-def _work(phase: Phase, patience_s: float, workshop: Workshop) -> None:
-    work(phase, patience_s, workshop.should_stop, workshop.say)
+def _finished(
+    wanted: Sequence[Final], name: str, storage: RDBStorage, settings: Tuning, workshop: Workshop
+) -> list[tuple[Final, FrozenTrial]]:
+    """Final runs, when all are done. Each kind has trials of its own, which a worker at another kind leaves alone."""
+    if not wanted:
+        return []
+    finals = Finals(open_study(storage, f"{name} {wanted[0].kind}", settings), workshop, wanted)
+    while finals.enqueue():
+        _work(finals, settings, workshop)
+    return list(finals.results())
+
+
+def _work(phase: Phase, settings: Tuning, workshop: Workshop) -> None:
+    work(phase, 3 * settings.heartbeat_s, workshop.should_stop, workshop.say)
 
 
 def _checked_teacher(config: Config, space: Sequence[Dimension], workshop: Workshop) -> str:
