@@ -6,8 +6,7 @@ student thinks it would.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,52 +18,14 @@ from trainer.data.batches import cut
 from trainer.data.city import City
 from trainer.data.features import Network
 from trainer.data.trips import Trips
-from trainer.errors import Stopped
 from trainer.examples import Part
-from trainer.generate.demand import Demand, demand_of
-from trainer.generate.expander import Expander, StepTimes
-from trainer.generate.lock_step import LockStep
-from trainer.generate.route import Route
-from trainer.generate.search import SearchSettings
+from trainer.generate.demand import demand_of
+from trainer.generate.draw import Drawer, Drawn
+from trainer.generate.expander import StepTimes
 from trainer.own_plan import OwnPlan
 from trainer.ranks import Ranks
 from trainer.student.hoser import HOSER
 from trainer.teacher.targets import Targets
-
-Drawn = dict[int, Route]  # by place in the draw
-
-
-@dataclass(frozen=True)
-class Drawer:
-    """The student, and how it draws a road after the other."""
-
-    student: HOSER
-    network: Network
-    times: StepTimes
-    max_steps: int
-    temperature: float
-    angle: str
-
-    def routes(self, demand: Demand, places: Sequence[int], seed: int) -> Iterator[tuple[int, Route]]:
-        """Routes for some of the demand, as they end. One that is not reached ends where it was at its last step."""
-        settings = SearchSettings(
-            "sample", max_expansions=self.max_steps, seed=seed, temperature=self.temperature, whole=True
-        )
-        with _evaluating(self.student):
-            expander = Expander(self.student, self.network, self.times, max_steps=self.max_steps, angle=self.angle)
-            for trip in LockStep(expander, demand, settings).run(places):
-                assert trip.route is not None
-                yield trip.index, trip.route
-
-
-@contextmanager
-def _evaluating(student: HOSER) -> Iterator[None]:
-    before = student.training
-    student.eval()
-    try:
-        yield
-    finally:
-        student.train(before)
 
 
 @dataclass
@@ -86,12 +47,7 @@ class OwnRoutes:
         """This rank's routes of the draw before a step. Raises Stopped."""
         demand = demand_of(self.trips, self.plan.sources(step))
         places = list(self.ranks.share(range(len(demand))))
-        drawn: Drawn = {}
-        for place, route in self.drawer.routes(demand, places, self.plan.search_seed(step)):
-            drawn[place] = route
-            if should_stop():
-                raise Stopped
-        return drawn
+        return self.drawer.routes(demand, places, self.plan.search_seed(step), should_stop)
 
     def keep(self, step: int, drawn: Drawn) -> tuple[int, int]:
         """Takes the routes of all ranks; how many they are, and how many reached their destination. RankLost."""

@@ -12,7 +12,7 @@ from tests.trainer.small_student import student_of
 from tests.trainer.test_search import demand_of
 from trainer.data.features import Network
 from trainer.generate.demand import Demand
-from trainer.generate.draw import draw
+from trainer.generate.draw import Drawer
 from trainer.generate.expander import StepTimes
 from trainer.generate.route import Route
 from trainer.student.hoser import HOSER
@@ -29,8 +29,10 @@ class Case:
         self.demand = demand_of(rng, road_map.roads, 50)
 
     def draw(self, seed: int = 0, demand: Demand | None = None, temperature: float = 1.0) -> list[Route]:
-        how = {"max_steps": 1024, "longest": 40, "temperature": temperature}
-        return draw(self.student, self.network, StepTimes(2.0, 0.6), demand or self.demand, seed, **how)  # type: ignore[arg-type]
+        demand = demand or self.demand
+        drawer = Drawer(self.student, self.network, StepTimes(2.0, 0.6), longest=40, temperature=temperature)
+        drawn = drawer.routes(demand, range(len(demand)), seed)
+        return [drawn[index] for index in range(len(demand))]
 
 
 @pytest.fixture

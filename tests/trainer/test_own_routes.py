@@ -124,7 +124,7 @@ def drawn_by_hand(trainer: Trainer, steps: Sequence[int]) -> list[RoadPath]:
         roads, times = real.roads_of(int(sources[place])), real.times_of(int(sources[place]))
         path, visited = RoadPath((int(roads[0]),), (int(times[0]),)), {int(roads[0])}
         rng = np.random.default_rng((own.plan.search_seed(0), place))
-        while path.roads[-1] != roads[-1] and len(path.roads) <= own.drawer.max_steps:
+        while path.roads[-1] != roads[-1] and len(path.roads) <= own.drawer.longest:
             (found,) = walker.next_roads([path], int(roads[-1]))
             free = [i for i, road in enumerate(found.roads) if int(road) not in visited]
             if not free:
