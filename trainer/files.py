@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all, and read back."""
 
 from __future__ import annotations
 
@@ -48,6 +48,19 @@ def write_text(file: Path, text: str) -> None:
 def write_json(file: Path, value: Any) -> None:
     """Writes JSON; refuses NaN, which is no JSON. Raises CannotWrite."""
     write_text(file, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_object(file: Path, hint: str = "") -> dict[str, Any]:
+    """A JSON object; empty where there is no file. Raises BadInput, with the hint behind what is wrong."""
+    try:
+        found = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{file}: not readable as JSON ({error}){hint}") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{file}: not a JSON object{hint}")
+    return found
 
 
 def digest_of(file: Path) -> str:

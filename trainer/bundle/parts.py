@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from trainer.config_file import load_config
 from trainer.errors import BadInput
-from trainer.files import digest_of
+from trainer.files import digest_of, read_object
 from trainer.run_folder import IMPORTED, RunFolder
 from trainer.student.card import StudentCard, read_card
 
@@ -67,7 +66,7 @@ def gather(run: Path, unfinished: bool) -> Parts:
             "--unfinished bundles it as it is"
         )
     student, weights = read_card(run / BEST)
-    found = {name: _json(run / name) for name in digests if name.endswith(".json")}
+    found = {name: read_object(run / name) for name in digests if name.endswith(".json")}
     parts = Parts(run, digests, student, weights, origin, found)
     _check_student(parts)
     for name in ("summary.json", "evaluation.json", "evaluation.fused.json", "generated.json"):
@@ -84,16 +83,6 @@ def _check_run(run: Path) -> None:
     if runs:
         more = f" and {len(runs) - 10} more" if len(runs) > 10 else ""
         raise BadInput(f"{run}: holds several runs; name one of them: {', '.join(runs[:10])}{more}")
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise BadInput(f"{file}: not a JSON object")
-    return content
 
 
 def _check_student(parts: Parts) -> None:

@@ -17,6 +17,7 @@ from trainer.data.trip_files import Problems, RawTrips
 from trainer.data.trip_text import parse_time, parse_times
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput
+from trainer.files import read_object
 
 CHUNK = 32  # trips checked at once; no more are held in memory
 DESTINATION, ROADS, TIMES = "destination_road_id", "gene_trace_road_id", "gene_trace_datetime"
@@ -44,16 +45,7 @@ class Generated:
 
 def about(file: Path) -> dict[str, Any]:
     """What made a CSV, from the JSON beside it; empty where there is none. Raises BadInput for a broken one."""
-    beside = file.with_suffix(".json")
-    try:
-        found = json.loads(beside.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{beside}: not readable as JSON ({error}); it says what made {file.name}") from None
-    if not isinstance(found, dict):
-        raise BadInput(f"{beside}: not a JSON object; it says what made {file.name}")
-    return found
+    return read_object(file.with_suffix(".json"), f"; it says what made {file.name}")
 
 
 def check_made_by(file: Path, model_digest: str, data_fingerprint: str) -> None:

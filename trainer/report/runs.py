@@ -12,7 +12,7 @@ import numpy as np
 from trainer.data.roadmap import Floats, RoadMap, csv_rows
 from trainer.data.trips import Ints
 from trainer.errors import BadInput
-from trainer.files import digest_of
+from trainer.files import digest_of, read_object
 from trainer.generate.reading import Generated, about, check_made_by, read_generated
 from trainer.run_folder import RunFolder
 
@@ -77,7 +77,7 @@ def check_alike(folders: list[RunFolder]) -> None:
 def read_run(folder: RunFolder, name: str, road_map: RoadMap, skip_bad: bool = False) -> Run:
     """Raises BadInput or BadLine for a file that is there but broken."""
     digest = digest_of(folder.best) if folder.best.exists() else None
-    saved, summary, evaluation = folder.saved(), _json(folder.summary), _json(folder.evaluation)
+    saved, summary, evaluation = folder.saved(), read_object(folder.summary), read_object(folder.evaluation)
     made, routes = {}, None
     if folder.generated.exists():
         check_made_by(folder.generated, str(digest), saved["data_fingerprint"])
@@ -99,19 +99,6 @@ def _is_stale(folder: RunFolder, evaluation: dict[str, Any], digest: str | None)
     """Whether figures are of another student, or of other trips, than those that are there now."""
     trips = digest_of(folder.generated) if folder.generated.exists() else None
     return evaluation.get("model_digest", digest) != digest or evaluation.get("generated_digest") != trips
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no file. Raises BadInput."""
-    try:
-        found = json.loads(file.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{file}: not readable as JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise BadInput(f"{file}: not a JSON object")
-    return found
 
 
 def _metrics(file: Path) -> list[dict[str, Any]]:
