@@ -57,6 +57,11 @@ class RunFolder:
     root: Path
 
     @property
+    def begun(self) -> bool:
+        """Whether there is a run, which can be resumed."""
+        return (self.root / "origin.json").exists()
+
+    @property
     def last(self) -> Path:
         """Everything needed to go on."""
         return self.root / "checkpoints" / "last.pt"
@@ -93,7 +98,7 @@ class RunFolder:
 
     def check_new(self) -> None:
         """Raises BadInput when there is something else than the empty beginnings of a run."""
-        if self.root.is_dir() and not (self.root / "origin.json").exists():
+        if self.root.is_dir() and not self.begun:
             strange = {entry.name for entry in self.root.iterdir()} - BEGINNINGS
             if not strange and not any((self.root / "checkpoints").glob("*")):
                 return

@@ -9,11 +9,12 @@ import typer
 
 from trainer.compare import tables
 from trainer.compare.result import Settings, compare_runs
+from trainer.compare.runs import DATA, VERSION
 from trainer.errors import BadInput
 from trainer.files import check_target, write_text
 
 FORMATS = (".json", ".md", ".csv")
-DIFFERENT = ("data", "version")
+DIFFERENT = (DATA, VERSION)
 CORRECTIONS = ("holm", "bh")
 
 

@@ -52,7 +52,7 @@ class Workshop:
         trainer.should_stop, trainer.on_epoch = self.should_stop, on_epoch
         trainer.how_to_go_on = "the same command goes on"
         about = self.about | {"teacher_address": self.address if taught else NONE}
-        if not carry_out(trainer, guide, about, resume=(folder.root / "origin.json").exists()):
+        if not carry_out(trainer, guide, about, resume=folder.begun):
             raise Stopped(f"{folder.root}: stopped at step {trainer.progress.step} and saved")
         return trainer, guide
 
@@ -70,7 +70,7 @@ class Workshop:
         """
         folder = RunFolder(self.out / kind / str(trial.number))
         before = RunFolder(self.out / kind / str(trial.user_attrs.get(CONTINUES)))
-        if (before.root / "origin.json").exists() and not folder.root.exists():
+        if before.begun and not folder.root.exists():
             draft = folder.root.with_name(f".{trial.number}.partial")
             try:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -89,7 +89,7 @@ class Workshop:
 
 def _logged(folder: RunFolder) -> list[tuple[int, float]]:
     """Epochs that a run has finished already, and the accuracy after each."""
-    file = folder.root / "metrics.jsonl"
+    file = folder.metrics
     if not file.exists() or not folder.last.exists():
         return []
     lines = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
