@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.teacher_server.full_disk import files_end_at
 from trainer.errors import BadInput, CannotWrite
 from trainer.generate.journal import open_journal
 from trainer.generate.route import Cost, Found, Route
@@ -115,24 +114,15 @@ def test_one_process_at_a_time(file: Path) -> None:
     holder.communicate()
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file grows beyond 1,000 bytes, as if the disk were full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def add_many(file: Path) -> None:
     with open_journal(file, MADE_BY) as journal:
         for index in range(100):
             journal.add(trip(index))
 
 
-def test_a_full_disk(tmp_path: Path, small_files: None) -> None:
+def test_a_full_disk(tmp_path: Path) -> None:
     file = tmp_path / "trips.csv.unfinished"
-    with pytest.raises(CannotWrite) as caught:
+    with files_end_at(1000), pytest.raises(CannotWrite) as caught:
         add_many(file)
     said = "cannot be written (File too large); the same command goes on with what is there"
     assert str(caught.value) == f"{file}: {said}"
