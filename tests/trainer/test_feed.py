@@ -14,8 +14,6 @@ import torch
 from trainer.clock import Clock
 from trainer.data.city import City
 from trainer.data.features import Features, Network
-from trainer.data.prepare import prepare
-from trainer.data.sample_city import write_sample_city
 from trainer.data.trips import Ints
 from trainer.errors import NoAnswer, Stopped, TeacherUnavailable
 from trainer.examples import Example, ExampleMaker, Part
@@ -23,13 +21,6 @@ from trainer.feed import Feed
 from trainer.teacher.targets import Target, UniformTargets
 
 STEPS = [[np.array([2 * i]), np.array([2 * i + 1])] for i in range(8)]
-
-
-@pytest.fixture(scope="module")
-def city(tmp_path_factory: pytest.TempPathFactory) -> City:
-    folder = tmp_path_factory.mktemp("feed")
-    write_sample_city(folder / "city", roads=100, trips=60, seed=5)
-    return prepare(folder / "city", folder / "cache").city
 
 
 @dataclass

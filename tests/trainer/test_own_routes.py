@@ -22,8 +22,6 @@ from trainer.config import Config, without_effect
 from trainer.config_file import config_from
 from trainer.data.city import City
 from trainer.data.features import IGNORED, Features
-from trainer.data.prepare import prepare
-from trainer.data.sample_city import write_sample_city
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput, NoAnswer
 from trainer.examples import Part
@@ -36,13 +34,6 @@ from trainer.teacher.targets import Target, Targets, UniformTargets
 from trainer.train import Trainer
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def city(tmp_path_factory: pytest.TempPathFactory) -> City:
-    folder = tmp_path_factory.mktemp("own")
-    write_sample_city(folder / "city", roads=100, trips=60, seed=5)
-    return prepare(folder / "city", folder / "cache").city
 
 
 @dataclass
