@@ -140,7 +140,8 @@ class LabelStore:
 
     def _drop_damaged(self) -> int:
         """Takes away the marks of items whose values are not those that were written; returns how many."""
-        damaged = self._mismatches(np.flatnonzero(self._marks))
+        there = self._marks != 0  # a copy: numpy counts before it lists, and others may write in between
+        damaged = self._mismatches(np.flatnonzero(there))
         if len(damaged):
             with self._writing():
                 damaged = self._mismatches(damaged)  # another process may have been in the middle of writing them
