@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.integration.line import Line
-from tests.integration.runs import assert_equal, steps_logged, wait_for_step
+from tests.integration.runs import assert_equal, steps_logged, train, wait_for_step
 from tests.serving import RunningTeacher, calls, serve
 
 STUDY = """
@@ -94,24 +94,37 @@ def test_a_study_goes_on_after_signals_and_a_kill(line: Line, undisturbed: Path,
             assert f"{out / run}: stopped at step" in errors
             assert "saved; the same command goes on" in errors
     tune(line, out)
-    assert_once(out, "trials", [None, 0, 1], undisturbed)
-    assert_once(out, "finals", [None, 0], undisturbed)
+    heir, first = assert_once(out, "trials", [None, 0, 1]), trials_of(undisturbed)[0]
+    assert [trial.params for trial in trials_of(out) if trial.number in (0, 1, heir.number)] == [first.params] * 3
+    assert heir.intermediate_values == first.intermediate_values
+    assert heir.value == first.value
+    assert_same_run(out / "trials" / str(heir.number), undisturbed / "trials" / "0")
+    # Which trial is the best one may depend on how soon the kill was noticed: the values of a trial go by its number.
+    heir, alone = assert_once(out, "finals", [None, 0]), tmp_path / "alone"
+    train(line, alone, "--teacher", "uniform", "--config", str(out / "finals" / str(heir.number) / "config.yaml"))
+    assert heir.intermediate_values == trials_of(undisturbed, "study finals")[0].intermediate_values
+    assert heir.value == max(epoch_accuracies(alone))
+    assert_same_run(out / "finals" / str(heir.number), alone)
 
 
-def assert_once(out: Path, kind: str, continued: list[int | None], undisturbed: Path) -> None:
-    """Every run was finished once; those of the first one's chain go on where the one before stood."""
+def assert_once(out: Path, kind: str, continued: list[int | None]) -> FrozenTrial:
+    """Every run was finished once; of the disturbed one's chain each goes on where the one before stood; its last."""
     name = "study" if kind == "trials" else "study finals"
     assert len(finished(out, name)) == 2
     failed = [trial for trial in trials_of(out, name) if trial.state == TrialState.FAIL]
     (heir,) = [trial for trial in finished(out, name) if "continues" in trial.user_attrs]
     assert [trial.user_attrs.get("continues") for trial in (*failed, heir)] == continued
-    first = trials_of(undisturbed, name)[0]
-    assert [trial.params for trial in (*failed, heir)] == [first.params] * len(continued)
-    assert heir.intermediate_values == first.intermediate_values
-    assert heir.value == first.value
-    folder, whole = out / kind / str(heir.number), undisturbed / kind / "0"
-    assert_equal(folder, whole)
-    assert steps_logged(folder) == steps_logged(whole)
+    return heir
+
+
+def assert_same_run(run: Path, whole: Path) -> None:
+    assert_equal(run, whole)
+    assert steps_logged(run) == steps_logged(whole)
+
+
+def epoch_accuracies(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["val/next_step_acc"] for line in lines if "val/next_step_acc" in line]
 
 
 @pytest.mark.slow
