@@ -38,6 +38,7 @@ def both(pair: tuple[RunningTeacher, RunningTeacher], form: str = "grpc://{}", *
     return reach(form.format(",".join(teacher.grpc for teacher in pair)), **patience)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["grpc://{}", "triton://{}/teacher"])
 def test_one_of_two_is_killed_in_mid_call(artifact: Path, form: str) -> None:
     with serve(artifact) as first, serve(artifact) as second, both((first, second), form, on_loss="fail") as pool:

@@ -76,6 +76,7 @@ def test_kept_labels_need_no_teacher(line: Line, first: Path, tmp_path: Path) ->
     train(line, first, "--teacher", "labels", "--resume", *labels_of(first), *epochs(2))
 
 
+@pytest.mark.slow
 def test_labels_that_are_not_there_are_asked_for(line: Line, first: Path, tmp_path: Path) -> None:
     wanted = ("--teacher", "labels", *epochs(1))
     errors = train(line, tmp_path / "run", *wanted, "--labels", str(tmp_path / "none"), status=2)
@@ -86,6 +87,7 @@ def test_labels_that_are_not_there_are_asked_for(line: Line, first: Path, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_another_window_has_labels_of_its_own(line: Line, first: Path, served: RunningTeacher, tmp_path: Path) -> None:
     before = calls(served)
     window = ("--set", "distill.window=2")
@@ -93,6 +95,7 @@ def test_another_window_has_labels_of_its_own(line: Line, first: Path, served: R
     assert calls(served) > before
 
 
+@pytest.mark.slow
 def test_no_labels_are_kept_when_told_so(line: Line, served: RunningTeacher, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(line, out, "--teacher", f"grpc://{served.grpc}", "--set", "distill.keep_labels=false", *epochs(1))

@@ -121,6 +121,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_files(line: Line, tmp_path:
     assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("window", [0, 4])
 def test_interrupted_it_says_so_and_goes_on(
@@ -165,6 +166,7 @@ def test_one_of_two_teachers_dies(line: Line, tmp_path: Path) -> None:
     assert contents(tmp_path / "labels") == contents(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_two_at_once_share_the_work(line: Line, served: RunningTeacher, tmp_path: Path) -> None:
     address = f"grpc://{served.grpc}"
     label(line, tmp_path / "alone", address, 4)
@@ -174,6 +176,7 @@ def test_two_at_once_share_the_work(line: Line, served: RunningTeacher, tmp_path
     assert contents(tmp_path / "labels") == contents(tmp_path / "alone")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [0, 4])
 def test_the_other_protocol_gives_the_same_labels(
     line: Line, served: RunningTeacher, window: int, tmp_path: Path

@@ -65,6 +65,7 @@ def test_replicas_appear_and_vanish_behind_one_name(artifact: Path, replicas: li
         assert [counts[name]["failures"] for name in names] == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["grpcs://{}", "tritons://{}/teacher"])
 def test_a_certificate_for_a_name_is_good_for_all_its_addresses(
     artifact: Path, replicas: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str

@@ -72,6 +72,7 @@ def test_only_the_first_rank_shows_its_figures(two_ranks: Path) -> None:
     assert len(list((two_ranks / "tensorboard").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_rank_with_twice_the_batch(line: Line, two_ranks: Path, tmp_path: Path) -> None:
     """The last step of an epoch has trips for one rank only; all parts of the loss are means over both ranks' steps."""
     trips = len(line.city.trips["train"])

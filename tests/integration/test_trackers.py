@@ -87,6 +87,7 @@ def test_the_summary_tells_where_time_went_and_what_the_teacher_was_asked(watche
     assert summary["kl_missed"] == summary["bad_steps"] == 0
 
 
+@pytest.mark.slow
 def test_watching_changes_no_bit(line: Line, plain_run: Path, tmp_path: Path) -> None:
     train(line, tmp_path / "run", "--teacher", "none", *epochs(2), *WATCHED)
     assert_equal(plain_run, tmp_path / "run")
@@ -140,6 +141,7 @@ def test_without_a_network_figures_are_kept_for_later(line: Line, plain_run: Pat
     assert [row["_step"] for row in sessions(out)[-1].rows] == sorted(set(steps_logged(out)))
 
 
+@pytest.mark.slow
 def test_a_wandb_that_dies_does_not_stop_training(line: Line, plain_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = begin(line, out, "--teacher", "none", *epochs(2), *WATCHED)

@@ -91,6 +91,7 @@ def test_a_stopped_run_resumes_bit_for_bit(line: Line, plain_run: Path, tmp_path
     assert steps_logged(out) == steps_logged(plain_run), "a step is missing or doubled in the metrics"
 
 
+@pytest.mark.slow
 def test_a_dead_teacher_ends_training_with_a_checkpoint(line: Line, taught_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     server = wait_until_ready(start(line.teacher))

@@ -131,6 +131,7 @@ def test_a_server_logs_json_with_the_callers_id_and_no_tokens(tmp_path: Path) ->
     assert not re.search(r"13\D{1,3}17\D{1,3}19", log)
 
 
+@pytest.mark.slow
 def test_by_default_good_requests_are_no_lines(tmp_path: Path) -> None:
     tiny_artifact(tmp_path / "artifact")
     with serve(tmp_path / "artifact", "--slow-request", "0") as teacher:

@@ -72,6 +72,7 @@ def test_sigterm_finishes_what_is_in_flight_and_refuses_the_rest(teacher: Runnin
     finished(teacher.process, 0)
 
 
+@pytest.mark.slow
 def test_a_stuck_server_may_end_itself(artifact: Path) -> None:
     """After it has told its callers. Other batches are quick enough not to count."""
     flags = ("--exit-when-stuck", "--batch-timeout", "1", "--batch-tokens", "10000000")
