@@ -28,7 +28,9 @@ STOPPED_SECONDS = 5.0
 BACK_SECONDS = 5.0  # within which everybody is answered again by a server that goes on, or that is ready
 SETTLING_SECONDS = 30.0  # a keepalive, its ping and a handshake may be under way
 TIMEOUTS = ["--http-timeout", "3", "--keepalive", "2"]  # short ones, to see them
-MORE = Usage(rss_mib=60, descriptors=4, threads=2)  # than after the first, short crowd
+# Than after the first, short crowd, which need not have filled the pools of threads of asyncio (6 on two cores) and of
+# gRPC; a thread lost with each bad connection would be dozens.
+MORE = Usage(rss_mib=60, descriptors=4, threads=8)
 # Whom the server must have cut off within CUT_OFF_SECONDS (gRPC's own handshakes and pings have 10). The others vanish
 # by themselves, or have the 60 seconds of a TLS handshake on the HTTP port.
 CUT_OFF = (
