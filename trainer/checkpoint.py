@@ -5,6 +5,8 @@ Learning rate, order and random numbers are functions of the position (see train
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,14 +56,30 @@ def save_progress(file: Path, learner: Learner, progress: Progress) -> None:
 
 def load_progress(file: Path, learner: Learner) -> Progress:
     """Restores in place what `save_progress` wrote. Raises BadInput."""
-    try:
+    with _usable(file):
         state = torch.load(file, map_location="cpu", weights_only=True)
         learner.student.load_state_dict(state["model"])
         learner.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             learner.precision.scaler.load_state_dict(state["scaler"])
-        saved = dict(state["progress"])
-        return Progress(**saved | {"epoch_sums": Sums(**saved["epoch_sums"])})
+        return _progress(state)
+
+
+def read_progress(file: Path) -> Progress:
+    """How far a run has come, without its student. Raises BadInput."""
+    with _usable(file):
+        return _progress(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+
+
+def _progress(state: dict[str, Any]) -> Progress:
+    saved = dict(state["progress"])
+    return Progress(**saved | {"epoch_sums": Sums(**saved["epoch_sums"])})
+
+
+@contextmanager
+def _usable(file: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise BadInput(f"{file}: no checkpoint here; nothing to resume") from None
     except Exception as error:  # torch.load raises many kinds for a damaged file

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,14 @@ class WandbRun:
         # The service takes nothing more for steps that it has; what a resumed run repeats lands on the next one.
         with _given_up_on_failure():
             self._run.log(dict(values), step=max(step, self._run.starting_step))
+
+    def keep(self, name: str, kind: str, files: Iterable[Path]) -> None:
+        """An artifact of this run with copies of the files, under their names."""
+        with _given_up_on_failure():
+            artifact = wandb.Artifact(name, kind)
+            for file in files:
+                artifact.add_file(str(file))
+            self._run.log_artifact(artifact)
 
     def close(self) -> None:
         try:

@@ -26,6 +26,7 @@ class Session:
     config: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)  # by `_step`
     exit_code: int | None = None
+    artifacts: dict[str, dict[str, bytes]] = field(default_factory=dict)  # files' contents, by artifact and name
 
 
 def sessions(run: Path) -> list[Session]:
@@ -47,6 +48,9 @@ def read_session(file: Path) -> Session:
             session.rows.append(
                 {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
             )
+        elif kind == "artifact":
+            files = record.artifact.manifest.contents
+            session.artifacts[record.artifact.name] = {each.path: Path(each.local_path).read_bytes() for each in files}
         elif kind == "exit":
             session.exit_code = record.exit.exit_code
     return session

@@ -12,6 +12,7 @@ from trainer.commands.data import Cache
 from trainer.commands.load import run_data
 from trainer.data.city import City
 from trainer.errors import BadInput
+from trainer.evaluate.at_wandb import AtWandb
 from trainer.evaluate.cells import Cell
 from trainer.evaluate.generated import judge_generated
 from trainer.evaluate.next_step import next_step_figures
@@ -50,6 +51,13 @@ def evaluate_command(
         Path | None,
         typer.Option(help="JSON to write (default: evaluation[.fused].json in the run)."),
     ] = None,
+    wandb: Annotated[
+        bool | None,
+        typer.Option("--wandb/--no-wandb", help="Send the figures to W&B (default: as the run's settings say)."),
+    ] = None,
+    wandb_artifact: Annotated[
+        bool, typer.Option("--wandb-artifact", help="Send the files to W&B, too, as an artifact.")
+    ] = False,
     cache: Cache = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Drop and count bad trips, of the generated file and of --data.")
@@ -73,6 +81,7 @@ def evaluate_command(
     # The run's own data is read as it was trained on; other data may need the flag.
     prepared = run_data(folder, data, cache, skip_bad and data is not None)
     city = prepared.city
+    at_wandb = AtWandb.asked_for(folder, wandb, wandb_artifact)
     figures: dict[str, Any] = {"model_digest": digest_of(folder.best)} if folder.best.exists() else {}
     figures |= program() | next_step_figures(folder, city, split, fuse_teacher, teacher, device)
     file, trips = generated or (folder.generated if folder.generated.exists() else None), Arrays()
@@ -86,6 +95,8 @@ def evaluate_command(
         trips |= scores if found else {}
     write_evaluation(target, figures, trips)
     show_evaluation(str(run), figures)
+    if at_wandb:
+        at_wandb.log(figures, target, file)
 
 
 def _read(file: Path, folder: RunFolder, city: City, skip_bad: bool) -> Generated:
