@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "trainer.commands.compare:compare_command",
     "report": "trainer.commands.report:report_command",
     "bundle": "trainer.commands.bundle:bundle_command",
+    "capacity": "trainer.commands.capacity:capacity_command",
     "import": "trainer.commands.foreign:import_command",
     "export": "trainer.commands.foreign:export_command",
     "demo": "trainer.demo:demo_command",
