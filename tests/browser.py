@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -43,6 +44,10 @@ class Page:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
         self.driver.get_log("browser")  # of the page before
         self.driver.get(url)
+
+    def value(self, expression: str) -> Any:
+        """What an expression of the page's scripts is."""
+        return self.driver.execute_script(f"return {expression}")
 
     def text(self, selector: str) -> str:
         return self.driver.find_element(By.CSS_SELECTOR, selector).text

@@ -13,8 +13,15 @@ def do(*words: str | Path) -> None:
     assert outcome.status == 0, outcome.err
 
 
-def small_run(root: Path, name: str, *settings: str, teacher: str = "uniform", search: str = "best-first") -> Path:
-    """Trained for two epochs on the city of `root`, with generated trips, evaluated."""
+def small_run(
+    root: Path,
+    name: str,
+    *settings: str,
+    teacher: str = "uniform",
+    search: str = "best-first",
+    judge: Sequence[str | Path] = (),
+) -> Path:
+    """Trained for two epochs on the city of `root`, with generated trips, evaluated (`judge`: flags more for that)."""
     data, cache, run = root / "city", root / "cache", root / "runs" / name
     if not data.exists():
         small_city(data)
@@ -25,7 +32,7 @@ def small_run(root: Path, name: str, *settings: str, teacher: str = "uniform", s
     ]
     do("train", "--data", data, "--cache", cache, "--out", run, "--teacher", teacher, *sets)
     do("generate", run, "--cache", cache, "--count", "20", "--search", search, "--max-expansions", "200")
-    do("evaluate", run, "--cache", cache)
+    do("evaluate", run, "--cache", cache, *judge)
     return run
 
 

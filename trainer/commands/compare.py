@@ -33,10 +33,12 @@ def compare_command(
     allow_different: Annotated[
         str, typer.Option(help="What may differ between runs all the same: data, version or data,version.")
     ] = "",
-    draws: Annotated[int, typer.Option(min=100, max=100_000, help="Of the bootstrap.")] = 1000,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
-    correction: Annotated[str, typer.Option(help=f"For the number of tests: {' or '.join(CORRECTIONS)}.")] = "holm",
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap's draws.")] = 0,
+    draws: Annotated[int, typer.Option(min=100, max=100_000, help="Of the bootstrap.")] = Settings.draws,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = Settings.confidence,
+    correction: Annotated[
+        str, typer.Option(help=f"For the number of tests: {' or '.join(CORRECTIONS)}.")
+    ] = Settings.correction,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap's draws.")] = Settings.seed,
 ) -> None:
     """Compare arms of trained students on the same requests: intervals, tests, effect sizes."""
     if correction not in CORRECTIONS:

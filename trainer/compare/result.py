@@ -26,12 +26,12 @@ from trainer.provenance import program
 class Settings:
     """What the user chose."""
 
-    baseline: str | None  # name of an arm; the first one without it
-    allowed: frozenset[str]  # differences that do not matter
-    draws: int
-    confidence: float
-    correction: str
-    seed: int
+    baseline: str | None = None  # name of an arm; the first one without it
+    allowed: frozenset[str] = frozenset()  # differences that do not matter
+    draws: int = 1000
+    confidence: float = 0.95
+    correction: str = "holm"
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ def compare_runs(paths: Sequence[Path], named: Sequence[str], settings: Settings
     """Groups, checks and compares evaluated runs; `named`: arms as NAME=RUN,RUN,... Raises BadInput."""
     given = [(name, [load_run(path) for path in members]) for name, members in map(parse_arm, named)]
     arms = [*group([load_run(path) for path in paths]), *(Arm(name, tuple(runs), True) for name, runs in given)]
+    return compare_arms(arms, settings)
+
+
+def compare_arms(arms: list[Arm], settings: Settings) -> Result:
+    """Checks and compares arms of evaluated runs. Raises BadInput."""
     check_arms(arms)
     baseline = _baseline(arms, settings.baseline)
     runs = [run for arm in arms for run in arm.runs]

@@ -11,14 +11,20 @@ from trainer.data.city import City
 from trainer.errors import BadInput
 from trainer.evaluate.distributions import Measures
 from trainer.evaluate.paths import Sphere
+from trainer.evaluate.scenarios import Scenarios
+from trainer.report.comparison import comparison
 from trainer.report.curves import curves
 from trainer.report.distributions import distributions
 from trainer.report.journeys import journeys
 from trainer.report.page import render
 from trainer.report.runs import Run
+from trainer.report.scenarios import FIGURES as TRIP_FIGURES
+from trainer.report.scenarios import scenarios
 from trainer.report.streets import streets_of
 from trainer.report.tables import HEADLINE, headline, provenance
 from trainer.report.usage import usage
+from trainer.report.verdict import FIGURES as JUDGED_FIGURES
+from trainer.report.verdict import verdicts
 
 
 def build_report(runs: list[Run], city: City) -> str:
@@ -34,9 +40,11 @@ def build_report(runs: list[Run], city: City) -> str:
     visits = {run.name: (found.visits, len(found.minutes)) for _, run, found in measures}
     shapes = distributions(truth, measures)
     learning = curves(runs)
+    compared = comparison(runs)
     data = {
         "charts": {f"shape-{shape.quantity.field}": shape.chart for shape in shapes}
-        | {f"curve-{number}": chart for number, (_, chart) in enumerate(learning)},
+        | {f"curve-{number}": chart for number, (_, chart) in enumerate(learning)}
+        | ({"comparison": compared.chart} if compared and compared.chart else {}),
         "streets": streets.plain(),
         "usage": usage(streets, (truth.visits, len(real)), visits),
         "journeys": journeys(runs, city.trips, streets, sphere),
@@ -53,7 +61,12 @@ def build_report(runs: list[Run], city: City) -> str:
             "fingerprint": city.meta.fingerprint,
             "figures": HEADLINE,
             "rows": headline(runs),
+            "comparison": compared,
             "shapes": shapes,
+            "scenarios": scenarios(Scenarios.of(city.trips["train"], real, sphere), (real, truth), measures),
+            "trip_figures": TRIP_FIGURES,
+            "verdicts": verdicts(runs, split),
+            "judged_figures": JUDGED_FIGURES,
             "learning": learning,
             "provenance": provenance(runs),
             "configs": {run.name: run.folder.config.read_text() for run in runs if run.folder.config.exists()},

@@ -37,7 +37,8 @@ function chartLayout({ xaxis, yaxis, ...others }) {
 
 function drawCharts() {
   for (const place of document.querySelectorAll("[data-chart]")) {
-    const { traces, layout } = data.charts[place.dataset.chart];
+    const { traces, layout, height } = data.charts[place.dataset.chart];
+    if (height) place.style.height = `${height}px`;
     Plotly.react(place, coloured(traces), chartLayout(layout), { displayModeBar: false, responsive: true });
   }
 }

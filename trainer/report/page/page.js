@@ -54,6 +54,10 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 function forPaper(printing) {
   root.classList.toggle("printing", printing);
   root.dataset.theme = printing ? "light" : forPaper.theme;
+  for (const table of document.querySelectorAll("details.numbers")) {
+    if (printing) table.dataset.open = table.open;
+    table.open = printing || table.dataset.open === "true";
+  }
   drawAll();
   for (const place of [map, ...document.querySelectorAll("[data-chart]")]) {
     Plotly.relayout(place, printing ? { autosize: false, width: place.clientWidth, height: place.clientHeight } : { autosize: true, width: null, height: null });
