@@ -63,7 +63,7 @@ def make_run(root: Path, data: Path, city: City, first: int, count: int) -> Path
         for row in range(first, first + count):
             trip = row % len(source)
             roads, times = source.roads_of(trip).tolist(), format_times(source.times_of(trip))
-            writer.writerow((roads[0], roads[-1], trip, times[0], json.dumps(roads), json.dumps(times), True, -9.5))
+            writer.writerow((roads[0], roads[-1], trip, times[0], json.dumps(roads), json.dumps(times), True, -9.5, 40))
     folder.generated.with_suffix(".json").write_text(json.dumps({"od": "train", "search": "best-first"}))
     return root
 

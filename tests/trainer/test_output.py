@@ -40,6 +40,7 @@ def test_columns_are_those_of_the_research_code(tmp_path: Path) -> None:
         "gene_trace_datetime": f'["{T0}", "{T1}", "2008-05-18T03:04:28Z"]',
         "reached": "True",
         "log_prob": "-1.250000",
+        "expansions": "8",
     }
     assert (second["gene_trace_road_id"], second["reached"]) == ("[1]", "False")
     assert json.loads((tmp_path / "trips.json").read_text()) == {"seed": 3}

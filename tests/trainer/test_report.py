@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.teacher_server.full_disk import files_end_at
-from tests.trainer.datasets import files_in, refused, small_city, trainer
+from tests.trainer.datasets import drop_column, files_in, refused, rows_of, small_city, trainer
 from tests.trainer.small_runs import report, small_run
 from trainer.files import digest_of
 
@@ -90,6 +90,20 @@ def test_figures_of_other_trips_are_left_out(root: Path) -> None:
     page = report(root, [run], "stale.html").read_text()
     assert "Trained or generated anew since it was evaluated" in page
     assert f"{evaluation['EDR']:.3f}</td>" not in page
+
+
+def test_search_effort_of_every_trip(root: Path) -> None:
+    run = copy(root, "effort")
+
+    def told() -> list[object]:
+        trips = data_of(report(root, [run], "effort.html"))["journeys"]["trips"]  # type: ignore[index]
+        return [trip["generated"][0]["expansions"] for trip in trips]
+
+    searched = [int(row["expansions"]) for row in rows_of(run / "generated.csv")]
+    assert sum(searched) / len(searched) == json.loads((run / "generated.json").read_text())["expansions_mean"]
+    assert told() == searched
+    drop_column(run / "generated.csv", "expansions")  # as files of the research code
+    assert told() == [None] * len(searched)
 
 
 def test_refusals(root: Path, tmp_path: Path) -> None:

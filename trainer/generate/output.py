@@ -24,6 +24,7 @@ COLUMNS = (
     "gene_trace_datetime",
     "reached",
     "log_prob",
+    "expansions",
 )
 
 
@@ -51,6 +52,7 @@ def write_generated(file: Path, demand: Demand, routes: list[Route], about: dict
                     json.dumps(times),
                     route.reached,
                     f"{route.path.log_prob:.6f}",
+                    route.expansions,
                 )
             )
     files.write_json(file.with_suffix(".json"), about)
