@@ -2,12 +2,13 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# What tests marked `system` run: a browser, the Prometheus server, the documents' examples, networks of their own,
-# and a C++ compiler for torch.compile.
-DEBIAN := chromium chromium-driver curl g++ iproute2 libpython3-dev prometheus
+# What tests marked `system` run: a browser, the Prometheus server, the documents' examples, networks of their own with
+# a name server, and a C++ compiler for torch.compile.
+OBSERVED := curl dnsmasq-base iproute2 prometheus
+DEBIAN := $(OBSERVED) chromium chromium-driver g++ libpython3-dev
 TRITON_TESTS := tests/integration/test_triton.py
 
-.PHONY: help demo demo-on-policy test test-all test-triton triton-server debian lint format protos protos-check bench fuzz overload mishaps soak clean
+.PHONY: help demo demo-on-policy test test-all test-triton triton-server observability-check debian lint format protos protos-check bench fuzz overload mishaps soak clean
 
 help:
 	@echo "make demo [DATA=folder]  the whole line on a sample city, or on a HOSER data folder"
@@ -15,6 +16,7 @@ help:
 	@echo "make test                what a newcomer runs: all quick tests, Python packages only"
 	@echo "make test-all            every test: the long ones too, and those that need Debian packages, which it installs"
 	@echo "make test-triton         the tests against a real Triton server, which make triton-server installs into .triton"
+	@echo "make observability-check the tests of deploy/observe: a real Prometheus, teachers and a trainer (as root)"
 	@echo "make lint                formatting, lint, types, generated code"
 	@echo "make format              put the formatting right"
 	@echo "make protos              generate the wire code anew"
@@ -45,6 +47,10 @@ test-all: $(INSTALLED) debian test-triton
 
 test-triton: $(INSTALLED) triton-server
 	$(BIN)/pytest $(TRITON_TESTS)
+
+observability-check: $(INSTALLED)
+	@.ci/debian $(OBSERVED)
+	$(BIN)/pytest tests/test_observe.py tests/integration/test_observed.py
 
 triton-server: .triton/.installed
 

@@ -2,18 +2,20 @@
 
 `Sandbox` needs root and Debian's util-linux and iproute2. It gives a process a root file system of its own, read-only
 but for the mounts and tmpfs of the service, the service's user without any capability, and a network that only the
-services of one sandbox share, in which every service's name is 127.0.0.1. The Python in it is the tests' own.
+services of one sandbox share, in which every service's name is 127.0.0.1, or what `scale` says. The Python in it is the
+tests' own.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tests.compose import ROOT, Service
@@ -21,6 +23,8 @@ from tests.compose import ROOT, Service
 SYSTEM = ("/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr")  # what stands for the base image
 DEVICES = ("null", "urandom", "zero")
 SOURCES = ("protos", "teacher_server", "trainer")
+NAME_SERVER = "127.0.0.11"  # as Docker's
+DNSMASQ = ("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root")
 
 
 class Sandbox:
@@ -32,8 +36,8 @@ class Sandbox:
         self.running: dict[str, subprocess.Popen[str]] = {}
 
     def __enter__(self) -> Sandbox:
-        names = " ".join(self.services)
-        (self.folder / "hosts").write_text(f"127.0.0.1 localhost {names}\n")
+        self._name(self.services)
+        (self.folder / "resolv.conf").write_text(f"nameserver {NAME_SERVER}\n")
         command = "ip link set lo up && echo up && exec sleep 1000"
         self._network = subprocess.Popen(["unshare", "--net", "sh", "-c", command], stdout=subprocess.PIPE, text=True)
         assert self._network.stdout
@@ -49,6 +53,31 @@ class Sandbox:
             for stream in (process.stdout, process.stderr):
                 if stream:
                     stream.close()
+
+    def scale(self, name: str, addresses: Sequence[str]) -> None:
+        """From now on a service's name leads to these addresses, by a name server, as with the engine."""
+        self._name([other for other in self.services if other != name])
+        records = self.folder / "records"
+        records.write_text("".join(f"{address} {name}\n" for address in addresses))
+        if server := self.running.get("dnsmasq"):
+            server.send_signal(signal.SIGHUP)
+            return
+        flags = ["--bind-interfaces", f"--listen-address={NAME_SERVER}", f"--addn-hosts={records}", "--pid-file="]
+        self.running["dnsmasq"] = subprocess.Popen([*self._inside(), *DNSMASQ, *flags], text=True)
+
+    def up_at(self, name: str, address: str) -> subprocess.Popen[str]:
+        """A replica of a service, which listens at this address only."""
+        service = self.services[name]
+        listen = [
+            f"{key}={at.replace('0.0.0.0', address)}" for key, at in service.environment.items() if "0.0.0.0" in at
+        ]
+        self.running[f"{name} {address}"] = self.start(name, ["env", *listen, *service.argv])
+        return self.running[f"{name} {address}"]
+
+    def curl(self, *words: str) -> str:
+        """What a server in here answers; nothing where it does not."""
+        command = [*self._inside(), "curl", "--silent", "--max-time", "10", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     def volume(self, source: str, user: str) -> Path:
         """A named volume: a folder that belongs to the user, as the mount points of the images do."""
@@ -67,7 +96,7 @@ class Sandbox:
         drop = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
         drop += ["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
         words = ["chroot", str(root), *drop, "env", "-i", *self._environment(service), *(argv or service.argv)]
-        command = ["nsenter", f"--net=/proc/{self._network.pid}/ns/net", "unshare", "--mount", "sh", "-c"]
+        command = [*self._inside(), "unshare", "--mount", "sh", "-c"]
         return subprocess.Popen(
             [*command, f"{script}\nexec {shlex.join(words)}"],
             stdin=subprocess.DEVNULL,
@@ -107,6 +136,13 @@ class Sandbox:
             assert time.monotonic() < deadline, f"{name} is not healthy in time"
             time.sleep(0.2)
 
+    def _inside(self) -> list[str]:
+        """Before a command: it runs in this network."""
+        return ["nsenter", f"--net=/proc/{self._network.pid}/ns/net"]
+
+    def _name(self, local: Iterable[str]) -> None:
+        (self.folder / "hosts").write_text(f"127.0.0.1 localhost {' '.join(local)}\n")
+
     def _environment(self, service: Service) -> list[str]:
         """The service's environment; PATH and PYTHONPATH lead to the tests' Python and to the sources."""
         programs = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -129,7 +165,8 @@ class Sandbox:
                 yield from bind(Path(path).resolve(), path)
         for source in SOURCES:
             yield from bind(ROOT / source, f"/src/{source}")
-        yield from bind(self.folder / "hosts", "/etc/hosts")
+        for file in ("hosts", "resolv.conf"):
+            yield from bind(self.folder / file, f"/etc/{file}")
         for device in DEVICES:
             yield from bind(f"/dev/{device}", f"/dev/{device}", "rw")
         yield f"mkdir {root}/proc; mount --rbind /proc {root}/proc"

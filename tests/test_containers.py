@@ -87,6 +87,10 @@ def test_a_service_is_restricted(service: Service) -> None:
     assert service.user == service.image.user
     assert all(port.startswith("127.0.0.1:") for port in service.ports)
     for mount in service.mounts:
+        if mount.source.startswith("./"):
+            assert (ROOT / mount.source).is_dir()
+            assert mount.read_only
+            continue
         # Compose fails on volumes that it was not told of; those that are read are filled by the demo alone.
         assert f"\n  {mount.source}:\n" in (ROOT / "compose.yaml").read_text()
         assert mount.read_only == (mount.target in ("/data", "/artifact") and service.name != "demo-fit")
@@ -123,9 +127,8 @@ def test_gpus_are_reserved_where_they_are_used() -> None:
 def test_documents_show_what_is_there() -> None:
     documents = [ROOT / "README.md", ROOT / "compose.yaml", *(ROOT / "docs").glob("*.md")]
     text = "\n".join(file.read_text() for file in documents)
-    shown = re.findall(
-        r"docker compose(?: --profile (\S+))? (?:up|build|run --rm|exec)(?: --detach)?((?: [a-z-]+)*)", text
-    )
+    option = r"(?: --[a-z-]+(?: [a-z-]+=\d+| \d+)?)*"
+    shown = re.findall(rf"docker compose(?: --profile (\S+))? (?:up|build|run|exec){option}((?: [a-z-]+)*)", text)
     assert len(shown) > 8
     profiles = {profile for service in SERVICES.values() for profile in service.plain["profiles"]}
     assert {profile for profile, _ in shown} <= {"", *profiles}
