@@ -38,6 +38,8 @@ TRIPS = (
     "Hausdorff_km",
     "DTW_km",
     "EDR",
+    "teacher_perplexity_generated",
+    "anomaly_rate_generated",
 )
 
 
@@ -132,7 +134,8 @@ def demo_command(
             if name == ON_POLICY:
                 settings += ["--set", f"distill.mode={ON_POLICY}"]
             run("trainer", "train", *common, "--out", out / name, "--teacher", teacher, *settings)
-    rows = {name: _judge(out / name, common, effort) for name in teachers}
+        judge = ("--teacher", address, "--teacher-evaluation", out / "teacher-evaluation.json")
+        rows = {name: _judge(out / name, common, judge, effort) for name in teachers}
     run("trainer", "report", *(out / name for name in teachers), *common, "--out", out / "report.html")
     seconds = round(time.monotonic() - start, 1)
     write_json(out / "summary.json", {"students": rows, "digests": _digests(out, rows), "seconds": seconds})
@@ -149,11 +152,13 @@ def _clear(out: Path) -> None:
     write_json(out / MARKER, {"made_by": "trainer demo"})
 
 
-def _judge(student: Path, common: tuple[str | Path, ...], effort: Effort) -> dict[str, Any]:
-    """Generates, evaluates, and picks the table's figures."""
+def _judge(
+    student: Path, common: tuple[str | Path, ...], judge: tuple[str | Path, ...], effort: Effort
+) -> dict[str, Any]:
+    """Generates, evaluates with the teacher as a judge, and picks the table's figures."""
     expansions = ("--max-expansions", str(effort.max_expansions))
     run("trainer", "generate", student, *common, "--count", str(effort.count), *expansions)
-    run("trainer", "evaluate", student, *common)
+    run("trainer", "evaluate", student, *common, *judge)
     summary = json.loads((student / "summary.json").read_text())
     evaluation = json.loads((student / "evaluation.json").read_text())
     return {name: summary[name] for name in SUMMARY} | {name: evaluation[name] for name in TRIPS}

@@ -30,9 +30,15 @@ def check(out: Path, said: str) -> None:
         assert 0 < row["destination_reached_rate"] <= 1
         assert 0 < row["Distance_JSD"] < 0.6932
         assert row["steps_skipped"] == 0
+        assert row["teacher_perplexity_generated"] > 1
+        assert 0 <= row["anomaly_rate_generated"] <= 1
     assert students["none"]["kl"] is None
     assert f"To look at: {out / 'report.html'}" in said
-    assert "none, uniform, distilled" in (out / "report.html").read_text()
+    report = (out / "report.html").read_text()
+    assert "none, uniform, distilled" in report
+    teacher = json.loads((out / "teacher-evaluation.json").read_text())["digest"]
+    assert f"Verdict of teacher {teacher[:16]}" in report
+    assert f"Outlier benchmark of teacher {teacher[:16]}" in report
 
     assert students["uniform"]["kl"] > 0
     assert students["distilled"]["kl"] > 0
