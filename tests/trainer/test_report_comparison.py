@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,16 @@ def test_differences_are_turned_so_that_better_is_to_the_right() -> None:
         row("choice_accuracy", "higher", 0.8, (0.08, 0.16, 0.24), None),
         row("DTW_km", "lower", 0.0, (0.0, 0.1, 0.2), 0.5),  # a share of nothing
         row("Hausdorff_km", "lower", 1.0, None, None),
+        replace(row("EDR of one run", "lower", 0.5, (0.0, 0.1, 0.2), None), low=None, high=None),
     ]
     chart = forest(rows, [ArmTable("b", 1, "circle", [])])
     (trace,) = chart["traces"]
-    assert chart["layout"]["yaxis"]["ticktext"] == ["EDR", "choice_accuracy"]
-    assert trace["x"] == [0.2, 0.2]
-    assert trace["error_x"]["arrayminus"] == pytest.approx([0.3, 0.1])  # down to a worse 0.05 / 0.5
-    assert trace["error_x"]["array"] == pytest.approx([0.2, 0.1])
-    assert trace["marker"]["symbol"] == ["circle", "circle-open"]
-    assert trace["y"] == [0, 1]
+    assert chart["layout"]["yaxis"]["ticktext"] == ["EDR", "choice_accuracy", "EDR of one run"]
+    assert trace["x"] == [0.2, 0.2, -0.2]
+    assert trace["error_x"]["arrayminus"] == [0.3, 0.1, None]  # down to a worse 0.05 / 0.5
+    assert trace["error_x"]["array"] == [0.2, 0.1, None]
+    assert trace["marker"]["symbol"] == ["circle", "circle-open", "circle-open"]
+    assert trace["y"] == [0, 1, 2]
 
 
 def test_arms_are_compared_as_the_command_does(tmp_path: Path) -> None:

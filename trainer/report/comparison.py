@@ -18,7 +18,7 @@ from trainer.report.charts import COLOURS, Chart, chart, finite, label
 from trainer.report.runs import Run
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up")
-ROW_PX, AXIS_PX = 22, 64  # of the chart: a figure of an arm, and the axis below
+FIGURE_PX, ARM_PX, AXIS_PX = 10, 13, 64  # of the chart: a figure, each of its arms, and the axis below
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ def forest(rows: Sequence[Row], arms: Sequence[ArmTable]) -> Chart:
         below = (place + 1) / (len(arms) + 1) - 0.5  # arms of a figure stand one below the other
         traces.append(_points(mine, [figures.index(row.figure) + below for row in mine], arm))
     lines = {"range": [len(figures) - 0.5, -0.5], "tickvals": list(range(len(figures))), "ticktext": figures}
-    drawn = chart(traces, "worse ← change, of the baseline's value → better", "", yaxis=lines)
+    drawn = chart(traces, "worse ← change as a share of the baseline's value → better", "", yaxis=lines)
     drawn["layout"]["xaxis"] |= {"tickformat": "+.0%", "zeroline": True, "zerolinecolor": "--quiet"}
     drawn["layout"]["hovermode"] = "closest"
-    return drawn | {"height": AXIS_PX + ROW_PX * len(figures) * max(len(arms), 1)}
+    return drawn | {"height": AXIS_PX + (FIGURE_PX + ARM_PX * len(arms)) * len(figures)}
 
 
 def _points(rows: Sequence[Row], heights: list[float], arm: ArmTable) -> dict[str, Any]:
@@ -111,11 +111,11 @@ def _points(rows: Sequence[Row], heights: list[float], arm: ArmTable) -> dict[st
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [finite(high - middle) for middle, _, high in points],
-            "arrayminus": [finite(middle - low) for middle, low, _ in points],
+            "array": [finite(better) for _, _, better in points],
+            "arrayminus": [finite(worse) for _, worse, _ in points],
             "color": colour,
-            "thickness": 1.5,
-            "width": 4,
+            "thickness": 2,
+            "width": 0,
         },
         "marker": {
             "symbol": [arm.symbol if sure else f"{arm.symbol}-open" for sure in found],
@@ -128,11 +128,13 @@ def _points(rows: Sequence[Row], heights: list[float], arm: ArmTable) -> dict[st
     }
 
 
-def _shares(row: Row) -> tuple[float, float, float]:
-    """Difference and ends of the interval, which is the point where there is none."""
+def _shares(row: Row) -> tuple[float, float | None, float | None]:
+    """The difference, and how far the interval reaches to the worse and to the better side, where there is one."""
     assert row.difference is not None
     assert row.theirs
     scale = abs(row.theirs) * (1 if row.better == "higher" else -1)
-    ends = [value / scale for value in (row.low, row.high) if value is not None]
     middle = row.difference / scale
-    return middle, min(ends, default=middle), max(ends, default=middle)
+    if row.low is None or row.high is None:
+        return middle, None, None
+    worse, better = sorted((row.low / scale, row.high / scale))
+    return middle, middle - worse, better - middle
