@@ -1,6 +1,7 @@
 """`python -m bench.report`: how long `trainer report` takes for two runs of 5,000 trips, and how large its page is.
 
-The runs are made up: training curves of 5,000 lines, and as generated trips real ones of another split.
+The runs are made up: training curves of 5,000 lines, and as generated trips real ones of another split, in one of the
+runs without their last road. They are evaluated, so that the page compares them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from trainer.config import Config
 from trainer.data.city import City
 from trainer.data.prepare import prepare
 from trainer.data.trip_text import format_times
+from trainer.evaluate.cells import Cell
+from trainer.evaluate.generated import judge_generated
+from trainer.evaluate.stored import write_evaluation
 from trainer.generate.output import COLUMNS
+from trainer.generate.reading import read_generated
 from trainer.run_folder import Origin, RunFolder
 
 
@@ -37,10 +42,11 @@ def main(
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         city = prepare(data, root / "cache", False).city
-        made = [make_run(root / name, data, city, first, trips) for name, first in (("one", 0), ("other", trips))]
+        made = [make_run(root / name, data, city, trips, left_out) for left_out, name in enumerate(("whole", "short"))]
         page = root / "report.html"
         words = [sys.executable, "-m", "trainer", "report", *made, "--out", page, "--cache", root / "cache"]
         seconds = [timed([str(word) for word in words]) for _ in range(runs + 1)]
+        assert 'data-chart="comparison"' in page.read_text()
         print(
             f"{city.road_map.roads:,} roads, 2 x {trips:,} trips: {statistics.median(seconds[1:]):.1f} s "
             f"({min(seconds[1:]):.1f} to {max(seconds[1:]):.1f}; the first {seconds[0]:.1f}), "
@@ -48,9 +54,10 @@ def main(
         )
 
 
-def make_run(root: Path, data: Path, city: City, first: int, count: int) -> Path:
-    """A run's folder with the files that a report reads, but no student."""
+def make_run(root: Path, data: Path, city: City, count: int, left_out: int) -> Path:
+    """A run's folder with the files that a report reads, but no student; `left_out`: roads at the end of each trip."""
     config = Config().plain()
+    config["distill"]["lambda"] = 0.1 * left_out
     folder = RunFolder(root)
     folder.create(Origin(config, city.meta.fingerprint, "none"), config, {"data": str(data.resolve())})
     with folder.metrics.open("w") as stream:
@@ -60,11 +67,17 @@ def make_run(root: Path, data: Path, city: City, first: int, count: int) -> Path
     with folder.generated.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
-        for row in range(first, first + count):
+        for row in range(count):
             trip = row % len(source)
             roads, times = source.roads_of(trip).tolist(), format_times(source.times_of(trip))
-            writer.writerow((roads[0], roads[-1], trip, times[0], json.dumps(roads), json.dumps(times), True, -9.5, 40))
+            end = max(len(roads) - left_out, 1)
+            route = json.dumps(roads[:end]), json.dumps(times[:end])
+            writer.writerow((roads[0], roads[-1], trip, times[0], *route, not left_out, -9.5, 40))
     folder.generated.with_suffix(".json").write_text(json.dumps({"od": "train", "search": "best-first"}))
+    found = read_generated(folder.generated, city.road_map)
+    figures, entries = judge_generated(folder.generated, found, city, "test", Cell(0.001))
+    about = {"split": "test", "data_fingerprint": city.meta.fingerprint}
+    write_evaluation(folder.evaluation, about | figures, entries)
     return root
 
 
