@@ -93,7 +93,7 @@ def test_every_replica_is_scraped(observed: Observed) -> None:
 
 
 def test_the_trainer_has_asked_every_replica(observed: Observed) -> None:
-    answered = observed.values('teacher_requests_total{outcome="ok"}')
+    answered = observed.values('sum by (instance) (teacher_requests_total{outcome="ok"})')
     print(f"answered: {answered}")
     assert len(answered) == 3
     assert min(answered) > 0.15 * sum(answered)
