@@ -91,7 +91,7 @@ def forest(rows: Sequence[Row], arms: Sequence[ArmTable]) -> Chart:
         below = (place + 1) / (len(arms) + 1) - 0.5  # arms of a figure stand one below the other
         traces.append(_points(mine, [figures.index(row.figure) + below for row in mine], arm))
     lines = {"range": [len(figures) - 0.5, -0.5], "tickvals": list(range(len(figures))), "ticktext": figures}
-    drawn = chart(traces, "worse ← change as a share of the baseline's value → better", "", yaxis=lines)
+    drawn = chart(traces, "change, better →", "", yaxis=lines)
     drawn["layout"]["xaxis"] |= {"tickformat": "+.0%", "zeroline": True, "zerolinecolor": "--quiet"}
     drawn["layout"]["hovermode"] = "closest"
     return drawn | {"height": AXIS_PX + (FIGURE_PX + ARM_PX * len(arms)) * len(figures)}
