@@ -3,13 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # What tests marked `system` run: a browser, the Prometheus server, the documents' examples, networks of their own with
-# a name server and a proxy, and a C++ compiler for torch.compile.
+# a name server, and a C++ compiler for torch.compile.
 OBSERVED := curl dnsmasq-base iproute2 prometheus
-HOSTS := curl dnsmasq-base haproxy iproute2
-DEBIAN := $(sort $(OBSERVED) $(HOSTS)) chromium chromium-driver g++ libpython3-dev
+CLUSTER := curl iproute2 openssl prometheus
+DEBIAN := $(sort $(OBSERVED) $(CLUSTER)) chromium chromium-driver g++ libpython3-dev
 TRITON_TESTS := tests/integration/test_triton.py
 
-.PHONY: help demo demo-on-policy test test-all test-triton triton-server observability-check debian lint format protos protos-check bench fuzz overload mishaps soak hosts clean
+.PHONY: help demo demo-on-policy test test-all test-triton triton-server observability-check cluster-check debian lint format protos protos-check bench fuzz overload mishaps soak clean
 
 help:
 	@echo "make demo [DATA=folder]  the whole line on a sample city, or on a HOSER data folder"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-all            every test: the long ones too, and those that need Debian packages, which it installs"
 	@echo "make test-triton         the tests against a real Triton server, which make triton-server installs into .triton"
 	@echo "make observability-check the tests of deploy/observe: a real Prometheus, teachers and a trainer (as root)"
+	@echo "make cluster-check       the tests of deploy/kubernetes: kustomize, schemas, the Pods' processes (as root); no cluster"
 	@echo "make lint                formatting, lint, types, generated code"
 	@echo "make format              put the formatting right"
 	@echo "make protos              generate the wire code anew"
@@ -25,7 +26,6 @@ help:
 	@echo "make fuzz overload mishaps soak"
 	@echo "                         real servers under spoilt requests, ten-fold load, bad callers and signals, and a long"
 	@echo "                         run (2 to 10 minutes each)"
-	@echo "make hosts               trainers, teachers and a name server on hosts of their own that fail: as root, 10 minutes"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -53,6 +53,10 @@ test-triton: $(INSTALLED) triton-server
 observability-check: $(INSTALLED)
 	@.ci/debian $(OBSERVED)
 	$(BIN)/pytest tests/test_observe.py tests/integration/test_observed.py
+
+cluster-check: $(INSTALLED)
+	@.ci/debian $(CLUSTER)
+	$(BIN)/pytest tests/kubernetes
 
 triton-server: .triton/.installed
 
@@ -83,10 +87,6 @@ protos-check: $(INSTALLED)
 
 fuzz overload mishaps soak: $(INSTALLED)
 	$(BIN)/python -m bench.reliability $@
-
-hosts: $(INSTALLED)
-	@[ "$$(id -u)" != 0 ] || .ci/debian $(HOSTS)
-	$(BIN)/python -m bench.hosts
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -141,7 +142,7 @@ class Sandbox:
         return ["nsenter", f"--net=/proc/{self._network.pid}/ns/net"]
 
     def _name(self, local: Iterable[str]) -> None:
-        (self.folder / "hosts").write_text(f"127.0.0.1 localhost {' '.join(local)}\n")
+        (self.folder / "hosts").write_text(f"127.0.0.1 localhost {socket.gethostname()} {' '.join(local)}\n")
 
     def _environment(self, service: Service) -> list[str]:
         """The service's environment; PATH and PYTHONPATH lead to the tests' Python and to the sources."""

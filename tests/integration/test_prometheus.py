@@ -2,66 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import grpc
 import httpx
 import pytest
 
-from protos.teacher.v1 import teacher_pb2_grpc
+from tests.scraped import ask, prometheus, result
 from tests.serving import RunningTeacher
-from tests.teacher_server.scoring import message_of, work_of
 
 pytestmark = pytest.mark.system
-
-WORK = work_of([[1, 2, 3]], [[[4, 5], [6, 7, 8]]])
-CONFIG = """
-global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}
-scrape_configs:
-  - job_name: teacher
-    static_configs: [{{targets: ["{target}"]}}]
-"""
-
-
-def ask(teacher: RunningTeacher, times: int) -> None:
-    with grpc.insecure_channel(teacher.grpc) as channel:
-        stub = teacher_pb2_grpc.TeacherServiceStub(channel)
-        for _ in range(times):
-            stub.Score(message_of(WORK), timeout=10)
-        with pytest.raises(grpc.RpcError):
-            stub.Score(message_of(WORK, digest="cd" * 32), timeout=10)
-
-
-@contextmanager
-def prometheus(target: str, folder: Path) -> Iterator[str]:
-    """A Prometheus server of one target, for the time of a `with`; its base URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    config = folder / "prometheus.yml"
-    config.write_text(CONFIG.format(target=target))
-    flags = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(["prometheus", *flags], stdout=log, stderr=log)
-        try:
-            yield f"http://{address}"
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def result(server: str, query: str) -> list[Any]:
-    try:
-        answer = httpx.get(f"{server}/api/v1/query", params={"query": query}).json()
-    except httpx.TransportError:  # it is not up yet
-        return []
-    assert answer["status"] == "success", answer
-    return list(answer["data"]["result"])
 
 
 def until(server: str, query: str, expected: float) -> None:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from trainer.commands.engine import Engine, EngineOption, cluster_of
 from trainer.data.prepare import Prepared, prepare
 from trainer.errors import BadInput
 from trainer.grid import Bounds, Grid, TokenMap, map_roads
@@ -21,12 +20,9 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Drop and count bad tr
 DEFAULT_CELL = 0.0005
 
 
-def prepare_command(
-    data: Data, cache: Cache = None, skip_bad: SkipBad = False, engine: EngineOption = Engine.PLAIN
-) -> None:
+def prepare_command(data: Data, cache: Cache = None, skip_bad: SkipBad = False) -> None:
     """Check a data folder, derive what it lacks, and cache it; a second run does nothing."""
-    with cluster_of(engine) as cluster:
-        print(describe(data, prepare(data, cache, skip_bad, cluster.map if cluster else map)))
+    print(describe(data, prepare(data, cache, skip_bad)))
 
 
 def describe(data: Path, prepared: Prepared) -> str:
