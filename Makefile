@@ -3,13 +3,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # What tests marked `system` run: a browser, the Prometheus server, the documents' examples, networks of their own with
-# a name server, and a C++ compiler for torch.compile.
+# a name server and a proxy, and a C++ compiler for torch.compile.
 OBSERVED := curl dnsmasq-base iproute2 prometheus
+HOSTS := curl dnsmasq-base haproxy iproute2
 CLUSTER := curl iproute2 openssl prometheus
-DEBIAN := $(sort $(OBSERVED) $(CLUSTER)) chromium chromium-driver g++ libpython3-dev
+DEBIAN := $(sort $(OBSERVED) $(HOSTS) $(CLUSTER)) chromium chromium-driver g++ libpython3-dev
 TRITON_TESTS := tests/integration/test_triton.py
 
-.PHONY: help demo demo-on-policy test test-all test-triton triton-server observability-check cluster-check debian lint format protos protos-check bench fuzz overload mishaps soak clean
+.PHONY: help demo demo-on-policy test test-all test-triton triton-server observability-check cluster-check debian lint format protos protos-check bench fuzz overload mishaps soak hosts clean
 
 help:
 	@echo "make demo [DATA=folder]  the whole line on a sample city, or on a HOSER data folder"
@@ -26,6 +27,7 @@ help:
 	@echo "make fuzz overload mishaps soak"
 	@echo "                         real servers under spoilt requests, ten-fold load, bad callers and signals, and a long"
 	@echo "                         run (2 to 10 minutes each)"
+	@echo "make hosts               trainers, teachers and a name server on hosts of their own that fail: as root, 10 minutes"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -87,6 +89,10 @@ protos-check: $(INSTALLED)
 
 fuzz overload mishaps soak: $(INSTALLED)
 	$(BIN)/python -m bench.reliability $@
+
+hosts: $(INSTALLED)
+	@[ "$$(id -u)" != 0 ] || .ci/debian $(HOSTS)
+	$(BIN)/python -m bench.hosts
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench

@@ -11,6 +11,7 @@ import grpc
 import trustme
 
 YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+HERE = ("127.0.0.1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,16 @@ class PemFiles:
 
 
 class Authority:
-    """Signs certificates for 127.0.0.1; every call makes a new one."""
+    """Signs certificates, for 127.0.0.1 unless names are given; every call makes a new one."""
 
     def __init__(self) -> None:
         self._ca = trustme.CA()
 
-    def issue(self, folder: Path, *, expired: bool = False) -> PemFiles:
+    def issue(self, folder: Path, *names: str, expired: bool = False) -> PemFiles:
         """Write a certificate's files into the folder, over what is there."""
         folder.mkdir(parents=True, exist_ok=True)
         files = PemFiles(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
-        leaf = self._ca.issue_cert("127.0.0.1", "localhost", not_after=YESTERDAY if expired else None)
+        leaf = self._ca.issue_cert(*names or HERE, not_after=YESTERDAY if expired else None)
         leaf.private_key_pem.write_to_path(str(files.key))
         files.certificate.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
         self._ca.cert_pem.write_to_path(str(files.ca))

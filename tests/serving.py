@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +77,17 @@ def tiny_artifact(
 
 
 def start(
-    artifact: Path, *flags: str, env: Mapping[str, str] | None = None, stdin: int | IO[str] | None = subprocess.DEVNULL
+    artifact: Path,
+    *flags: str,
+    env: Mapping[str, str] | None = None,
+    stdin: int | IO[str] | None = subprocess.DEVNULL,
+    within: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
-    """`teacher serve` as a child, on free ports of 127.0.0.1 unless `flags` or `env` say otherwise."""
-    command = [sys.executable, "-m", "teacher_server", "serve", str(artifact), *flags]
+    """`teacher serve` as a child, on free ports of 127.0.0.1 unless `flags` or `env` say otherwise.
+
+    `within`: words before the command that run it elsewhere, as the same process.
+    """
+    command = [*within, sys.executable, "-m", "teacher_server", "serve", str(artifact), *flags]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",

@@ -39,6 +39,10 @@ class BadLine(BadInput):
         super().__init__(f"{file}:{line}: {problem}: {shown!r}")
         self.file, self.line, self.problem, self.value = file, line, problem, value
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """It may have to come back from another process."""
+        return type(self), (self.file, self.line, self.problem, self.value)
+
 
 class TeacherMismatch(TrainerError):
     """The teacher that answers is not the one that the data or the run was made for."""

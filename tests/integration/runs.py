@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from tests.integration.line import Line
@@ -63,6 +65,23 @@ def assert_agree(a: Path, b: Path, outliers: float = 1e-3) -> None:
     apart = torch.cat([(value - second[name]).abs().flatten() for name, value in first.items()]).float()
     assert apart.quantile(0.99) < 1e-5, apart.quantile(0.99)
     assert apart.max() < outliers, apart.max()
+
+
+def assert_undisturbed(out: Path, undisturbed: Path) -> dict[str, Any]:
+    """Every step once, with the loss and the KL that it has in the undisturbed run, and the same student."""
+    found, meant = (
+        [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()] for run in (out, undisturbed)
+    )
+    assert [values["step"] for values in found] == [values["step"] for values in meant]
+    steps = [values for values in found if "loss" in values]
+    assert [values["step"] for values in steps] == list(range(1, len(steps) + 1))
+    for name in ("loss", "loss_kl"):
+        wanted = [values[name] for values in meant if "loss" in values]
+        np.testing.assert_allclose([values[name] for values in steps], wanted, rtol=1e-3, err_msg=name)
+    assert_agree(undisturbed, out, outliers=5e-3)
+    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    assert (summary["optimiser_steps"], summary["bad_steps"], summary["kl_missed"]) == (len(steps), 0, 0)
+    return summary
 
 
 def steps_logged(out: Path) -> list[int]:

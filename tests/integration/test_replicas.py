@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
 import pytest
 
+from bench.hosts.names import Names
 from protos.teacher.v1 import teacher_pb2_grpc
 from tests.serving import RunningTeacher, serve
 from tests.teacher_server.scoring import message_of, work_of
@@ -24,54 +26,39 @@ from tests.teacher_server.scoring import message_of, work_of
 CALLERS = 8
 AGE = 0.5  # seconds
 FIRST, SECOND = "127.0.0.1", "127.0.0.2"
+NAME = "teacher.test"
 # By default a name is asked for every 30 s at most.
 ROUND_ROBIN = (("grpc.lb_policy_name", "round_robin"), ("grpc.dns_min_time_between_resolutions_ms", 200))
-ADDRESS, INTERNET, RESPONSE = 1, 1, 0x8180  # of the DNS: record type A, class IN, flags of an answer
 
 
+@dataclass(frozen=True)
 class NameServer:
-    """Answers each question for an IPv4 address with `addresses`, and no other question."""
+    """A real one on this machine."""
 
-    def __init__(self) -> None:
-        self.addresses = [FIRST]
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
+    names: Names
+    port: int
 
-    def serve(self) -> None:
-        while True:
-            question, client = self._socket.recvfrom(512)
-            if not question:
-                return
-            self._socket.sendto(self._answer(question), client)
-
-    def stop(self) -> None:
-        """Make `serve` return."""
-        self._socket.sendto(b"", ("127.0.0.1", self.port))
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _answer(self, question: bytes) -> bytes:
-        end = question.index(b"\0", 12) + 5  # behind the name, its type and class
-        (kind,) = struct.unpack(">H", question[end - 4 : end - 2])
-        found = self.addresses if kind == ADDRESS else []
-        head = question[:2] + struct.pack(">5H", RESPONSE, 1, len(found), 0, 0)
-        records = [
-            struct.pack(">HHHIH", 0xC00C, ADDRESS, INTERNET, 0, 4) + socket.inet_aton(address) for address in found
-        ]
-        return head + question[12:end] + b"".join(records)
+    def lead_to(self, *addresses: str) -> None:
+        self.names.lead(NAME, *addresses)
 
 
 @pytest.fixture
-def names() -> Iterator[NameServer]:
-    server = NameServer()
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    yield server
-    server.stop()
-    thread.join()
-    server.close()
+def name_server(tmp_path: Path) -> Iterator[NameServer]:
+    port = free_port()
+
+    def here(*words: str, **how: Any) -> subprocess.Popen[str]:
+        where = (f"--port={port}", "--listen-address=127.0.0.1", "--bind-interfaces")
+        return subprocess.Popen([*words, *where], text=True, **how)
+
+    names = Names(here, tmp_path, {NAME: [FIRST]})
+    yield NameServer(names, port)
+    names.stop()
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @contextmanager
@@ -132,24 +119,26 @@ def until(condition: Callable[[], bool], seconds: float) -> bool:
     return False
 
 
+@pytest.mark.system
 @pytest.mark.slow
-def test_a_new_replica_is_found_when_connections_age(artifact: Path, names: NameServer) -> None:
+def test_a_new_replica_is_found_when_connections_age(artifact: Path, name_server: NameServer) -> None:
     with replicas(artifact, "--max-connection-age", str(AGE)) as (first, second, port):
-        with calling(f"dns://127.0.0.1:{names.port}/teacher.test:{port}") as outcomes:
+        with calling(f"dns://127.0.0.1:{name_server.port}/{NAME}:{port}") as outcomes:
             assert until(lambda: answered(first) > 50, 20)
             assert answered(second) == 0
-            names.addresses = [FIRST, SECOND]
+            name_server.lead_to(FIRST, SECOND)
             assert until(lambda: answered(second) > 50, 20)
             before = answered(first)
             assert until(lambda: answered(first) > before, 20)  # which goes on
         assert outcomes.errors == []
 
 
+@pytest.mark.system
 @pytest.mark.slow
-def test_without_an_age_nobody_looks_for_new_replicas(artifact: Path, names: NameServer) -> None:
-    with replicas(artifact) as (first, second, port), calling(f"dns://127.0.0.1:{names.port}/teacher.test:{port}"):
+def test_without_an_age_nobody_looks_for_new_replicas(artifact: Path, name_server: NameServer) -> None:
+    with replicas(artifact) as (first, second, port), calling(f"dns://127.0.0.1:{name_server.port}/{NAME}:{port}"):
         assert until(lambda: answered(first) > 50, 20)
-        names.addresses = [FIRST, SECOND]
+        name_server.lead_to(FIRST, SECOND)
         assert not until(lambda: answered(second) > 0, 4 * AGE)
 
 

@@ -11,13 +11,12 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.integration.line import Line, city_teacher
 from tests.integration.mortal import Mortal, places
-from tests.integration.runs import assert_agree, assert_close, epochs, steps_logged, train
+from tests.integration.runs import assert_close, assert_undisturbed, epochs, steps_logged, train
 from tests.integration.watched import running
 from tests.serving import RunningTeacher
 from trainer.teacher.member import LONGEST_BACKOFF_S
@@ -55,23 +54,6 @@ def undisturbed(line: Line, served: RunningTeacher, tmp_path_factory: pytest.Tem
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     train(line, out, "--teacher", f"grpc://{served.grpc}", *ASKING)
     return out
-
-
-def assert_undisturbed(out: Path, undisturbed: Path) -> dict[str, Any]:
-    """Every step once, with the loss and the KL that it has in the undisturbed run, and the same student."""
-    found, meant = (
-        [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()] for run in (out, undisturbed)
-    )
-    assert [values["step"] for values in found] == [values["step"] for values in meant]
-    steps = [values for values in found if "loss" in values]
-    assert [values["step"] for values in steps] == list(range(1, len(steps) + 1))
-    for name in ("loss", "loss_kl"):
-        wanted = [values[name] for values in meant if "loss" in values]
-        assert [values[name] for values in steps] == pytest.approx(wanted, rel=1e-3), name
-    assert_agree(undisturbed, out, outliers=5e-3)
-    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    assert (summary["optimiser_steps"], summary["bad_steps"], summary["kl_missed"]) == (len(steps), 0, 0)
-    return summary
 
 
 def test_one_of_two_is_killed(line: Line, served: RunningTeacher, taught_run: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +50,11 @@ class Run:
 
 
 @contextmanager
-def running(line: Line, out: Path, places: str, *flags: str) -> Iterator[Run]:
+def running(line: Line, out: Path, places: str, *flags: str, within: Sequence[str] = ()) -> Iterator[Run]:
+    """`within`: words before the trainer's command that run it elsewhere, as the same process."""
     errors = out.with_suffix(".errors")
     with errors.open("wb") as file:
-        words = command(line, out, "--teacher", f"grpc://{places}", *flags)
+        words = [*within, *command(line, out, "--teacher", f"grpc://{places}", *flags)]
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=file)
     run = Run(process, out, errors)
     try:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from trainer.commands.engine import Engine, EngineOption, cluster_of
 from trainer.data.prepare import Prepared, prepare
 from trainer.errors import BadInput
 from trainer.grid import Bounds, Grid, TokenMap, map_roads
@@ -20,9 +21,12 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Drop and count bad tr
 DEFAULT_CELL = 0.0005
 
 
-def prepare_command(data: Data, cache: Cache = None, skip_bad: SkipBad = False) -> None:
+def prepare_command(
+    data: Data, cache: Cache = None, skip_bad: SkipBad = False, engine: EngineOption = Engine.PLAIN
+) -> None:
     """Check a data folder, derive what it lacks, and cache it; a second run does nothing."""
-    print(describe(data, prepare(data, cache, skip_bad)))
+    with cluster_of(engine) as cluster:
+        print(describe(data, prepare(data, cache, skip_bad, cluster.map if cluster else map)))
 
 
 def describe(data: Path, prepared: Prepared) -> str:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trainer.commands.engine import Engine, EngineOption, cluster_of
 from trainer.config_file import load_config
 from trainer.data.city import SPLITS
 from trainer.data.prepare import prepare
 from trainer.errors import BadInput
 from trainer.guide import token_map
-from trainer.teacher.address import connect
+from trainer.teacher.address import NOBODY, check_address, connect
 from trainer.teacher.label import Filling, unanswered_steps
 from trainer.teacher.pool import Patience
 from trainer.teacher.protocol import Teacher
 from trainer.teacher.questions import Cells
 from trainer.teacher.subject import Subject, default_labels
+
+if TYPE_CHECKING:
+    from trainer.cluster import Cluster
 
 IN_FLIGHT = 2  # requests for each endpoint: one is on its way while the other computes
 
@@ -42,6 +48,7 @@ def label_command(
     in_flight: Annotated[
         int | None, typer.Option(min=1, help="Requests at a time.  [default: 2 for each endpoint]")
     ] = None,
+    engine: EngineOption = Engine.PLAIN,
 ) -> None:
     """Keep the teacher's answers for all steps of a split; may be stopped at any time and goes on where it was."""
     settings = load_config(config, list(set_ or []))
@@ -54,23 +61,35 @@ def label_command(
     address = teacher or settings.distill.teacher
     if address is None:
         raise BadInput("no teacher: give --teacher local:FOLDER, grpc://HOST:PORT or triton://HOST:PORT/MODEL")
-    prepared = prepare(source, cache, skip_bad)
+    if address in NOBODY:
+        raise BadInput(f"--teacher {address}: gives no labels to keep; name a served teacher")
+    check_address(address)
     distill = settings.distill
     on_loss = "wait" if distill.on_teacher_loss == "skip-kl" else distill.on_teacher_loss  # no label is left out
-    found = connect(address, Patience(distill.deadline_s, on_loss, distill.wait_limit_s))
-    if found is None:
-        raise BadInput(f"--teacher {address}: gives no labels to keep; name a served teacher")
-    try:
-        tokens = token_map(found.description, settings, prepared.city).road_to_token
-        for name in dict.fromkeys(splits):
-            subject = Subject(
-                prepared.city, name, settings.trajectory_encoder_config.max_len, distill.history, found.description
-            )
-            root = labels or default_labels(prepared.folder)
-            cells = Cells(tokens, prepared.city.road_map)
-            print(_fill(subject, cells, root, found, in_flight or IN_FLIGHT * (address.count(",") + 1)))
-    finally:
-        found.close()
+    patience = Patience(distill.deadline_s, on_loss, distill.wait_limit_s)
+    with cluster_of(engine) as cluster:
+        prepared = prepare(source, cache, skip_bad, cluster.map if cluster else map)
+        with _asked(cluster, address, patience) as (found, at_once):
+            tokens = token_map(found.description, settings, prepared.city).road_to_token
+            for name in dict.fromkeys(splits):
+                subject = Subject(
+                    prepared.city, name, settings.trajectory_encoder_config.max_len, distill.history, found.description
+                )
+                root = labels or default_labels(prepared.folder)
+                print(_fill(subject, Cells(tokens, prepared.city.road_map), root, found, in_flight or at_once))
+
+
+@contextmanager
+def _asked(cluster: Cluster | None, address: str, patience: Patience) -> Iterator[tuple[Teacher, int]]:
+    """The teacher, and how many requests it is worth to ask at a time."""
+    if cluster is None:
+        pool = connect(address, patience)
+        assert pool is not None, "somebody answers there"
+        with closing(pool):
+            yield pool, IN_FLIGHT * (address.count(",") + 1)
+    else:
+        with closing(cluster.teacher(address, patience)) as askers:
+            yield askers, askers.count
 
 
 def _fill(subject: Subject, cells: Cells, root: Path, teacher: Teacher, in_flight: int) -> str:

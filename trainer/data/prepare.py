@@ -23,7 +23,7 @@ from trainer.data.city import (
     step_time_statistics,
 )
 from trainer.data.roadmap import Ints, RoadMap, read_road_map
-from trainer.data.trip_files import read_trips
+from trainer.data.trip_files import Map, read_trips
 from trainer.data.trips import Trips
 from trainer.data.zones import partition, read_partition, read_transition_counts, transition_counts
 from trainer.errors import BadInput
@@ -49,10 +49,10 @@ class Prepared:
     fresh: bool
 
 
-def prepare(data: Path, cache: Path | None = None, skip_bad: bool = False) -> Prepared:
+def prepare(data: Path, cache: Path | None = None, skip_bad: bool = False, spread: Map = map) -> Prepared:
     """The prepared form of a data folder; made on the first call, only opened on later ones.
 
-    Raises BadInput or BadLine before anything is written.
+    `spread` checks the trips. Raises BadInput or BadLine before anything is written.
     """
     fingerprint = fingerprint_of(data, skip_bad)
     root = cache or default_cache()
@@ -64,7 +64,7 @@ def prepare(data: Path, cache: Path | None = None, skip_bad: bool = False) -> Pr
         with only_one(root / f"{folder.name}.lock"):
             fresh = not folder.is_dir()
             if fresh:
-                _build(data, folder, fingerprint, skip_bad)
+                _build(data, folder, fingerprint, skip_bad, spread)
     except OSError as error:
         raise BadInput(
             f"{root}: cannot write the cache here ({error.strerror}); name another folder with --cache"
@@ -87,9 +87,9 @@ def fingerprint_of(data: Path, skip_bad: bool) -> str:
     return total.hexdigest()
 
 
-def _build(data: Path, folder: Path, fingerprint: str, skip_bad: bool) -> None:
+def _build(data: Path, folder: Path, fingerprint: str, skip_bad: bool, spread: Map) -> None:
     partial = folder.with_suffix(".partial")
-    city = read_city(data, fingerprint, skip_bad)
+    city = read_city(data, fingerprint, skip_bad, spread)
     shutil.rmtree(partial, ignore_errors=True)  # what a killed run left; we hold the lock
     partial.mkdir()
     try:
@@ -99,10 +99,10 @@ def _build(data: Path, folder: Path, fingerprint: str, skip_bad: bool) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_city(data: Path, fingerprint: str, skip_bad: bool) -> City:
+def read_city(data: Path, fingerprint: str, skip_bad: bool, spread: Map = map) -> City:
     """Reads, checks and derives; writes nothing."""
     road_map, classes = read_road_map(data)
-    read = {split: read_trips(data / f"{split}.csv", road_map, skip_bad) for split in SPLITS}
+    read = {split: read_trips(data / f"{split}.csv", road_map, skip_bad, spread) for split in SPLITS}
     trips = {split: found for split, (found, _) in read.items()}
     zones, zone_source = _zones(data, road_map)
     transitions, transition_source = _transitions(data, zones, trips["train"])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -15,6 +18,8 @@ from trainer.data.trip_text import parse_all_ids, parse_all_times, parse_ids, pa
 from trainer.data.trips import Ints, Trips
 from trainer.errors import BadInput, BadLine
 
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # `map`, or one that works elsewhere; in order
+Rows = list[tuple[int, dict[str, str]]]  # with their lines
 CHUNK = 2000  # trips read and checked at once: bounds memory, and one bad trip slows down its chunk only
 
 
@@ -87,21 +92,31 @@ class RawTrips:
         return np.flatnonzero(good)
 
 
-def read_trips(file: Path, road_map: RoadMap, skip_bad: bool) -> tuple[Trips, Counter[str]]:
-    """All good trips of a file and how many of each kind were dropped. Raises BadInput or BadLine."""
+def read_trips(file: Path, road_map: RoadMap, skip_bad: bool, spread: Map = map) -> tuple[Trips, Counter[str]]:
+    """All good trips of a file and how many of each kind were dropped. Raises BadInput or BadLine.
+
+    `spread` checks the chunks.
+    """
     problems = Problems(file, skip_bad)
-    relations = road_map.relation_keys()
     rows = csv_rows(file, ("rid_list", "time_list"), problems.report)
+    chunks = iter(lambda: list(islice(rows, CHUNK)), [])
     parts: list[Trips] = []
     with tqdm(desc=f"read {file.name}", unit=" trips", disable=None, leave=False) as bar:
-        while chunk := list(islice(rows, CHUNK)):
-            found = _parse(chunk, problems)
-            parts.append(found.select(found.that_follow(road_map, relations, problems)))
-            bar.update(len(chunk))
+        check = partial(_checked, road_map, road_map.relation_keys(), file, skip_bad)
+        for good, dropped in spread(check, chunks):
+            parts.append(good)
+            problems.dropped.update(dropped)
+            bar.update(len(good) + dropped.total())
     trips = _join(parts)
     if not len(trips):
         raise BadInput(f"{file}: holds no {'usable ' if problems.dropped else ''}trip")
     return trips, problems.dropped
+
+
+def _checked(road_map: RoadMap, relations: Ints, file: Path, skip_bad: bool, chunk: Rows) -> tuple[Trips, Counter[str]]:
+    problems = Problems(file, skip_bad)
+    found = _parse(chunk, problems)
+    return found.select(found.that_follow(road_map, relations, problems)), problems.dropped
 
 
 def _join(parts: list[Trips]) -> Trips:
@@ -115,7 +130,7 @@ def _join(parts: list[Trips]) -> Trips:
     )
 
 
-def _parse(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> RawTrips:
+def _parse(rows: Rows, problems: Problems) -> RawTrips:
     """All rows at once where they are plainly right, else one by one, to find what is wrong with which."""
     found_ids = parse_all_ids([row["rid_list"] for _, row in rows])
     found_times = parse_all_times([row["time_list"] for _, row in rows])
@@ -125,7 +140,7 @@ def _parse(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> RawTri
     return _parse_one_by_one(rows, problems)
 
 
-def _parse_one_by_one(rows: list[tuple[int, dict[str, str]]], problems: Problems) -> RawTrips:
+def _parse_one_by_one(rows: Rows, problems: Problems) -> RawTrips:
     roads: list[Ints] = []
     times: list[Ints] = []
     lines: list[int] = []

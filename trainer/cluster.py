@@ -1,0 +1,176 @@
+"""Work on the nodes of a Ray cluster that is there already: checking trips, and asking teachers.
+
+Only what is done is Ray's; what comes of it is kept, in order, by the process that asked, so results are those of a
+plain run, byte for byte. A node that dies costs the time to do its work again. This project, the files that an address
+names and the environment's credentials must be there on every node.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported: nothing is told to anybody
+
+import ray
+import ray.exceptions
+
+from trainer.errors import BadInput, TeacherUnavailable, TrainerError
+from trainer.teacher.address import connect
+from trainer.teacher.pool import Patience
+from trainer.teacher.protocol import Answer, Description, Likelihoods, Query, Teacher, TripQuery
+
+I = TypeVar("I")  # noqa: E741
+R = TypeVar("R")
+
+CONNECT_S = 5.0
+START = "start one with `ray start --head`, or name one by RAY_ADDRESS"
+
+
+class Cluster:
+    """A connection to the cluster that RAY_ADDRESS names, or that this machine belongs to. Use it in a `with`.
+
+    Raises BadInput where there is none: none is started, for Ray listens on every address of a machine.
+    """
+
+    def __init__(self) -> None:
+        address = os.environ.get("RAY_ADDRESS", "auto")
+        try:
+            _reach(address)
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                configure_logging=False,
+                logging_level=logging.ERROR,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise BadInput(f"--engine ray: no Ray cluster answers ({_first_line(error)}); {START}") from None
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ray.shutdown()
+
+    def map(self, function: Callable[[I], R], items: Iterable[I]) -> Iterator[R]:
+        """`map`, with as many items at work as the cluster has cores, and a few more."""
+        at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        everywhere = ray.put(function)
+        running: deque[Any] = deque()
+        try:
+            for item in items:
+                running.append(_apply.remote(everywhere, item))
+                if len(running) >= at_once:
+                    yield _result(running.popleft())
+        except TrainerError:
+            # What is wrong with an item that was read later must not hide what is wrong with an earlier one.
+            for earlier in running:
+                _result(earlier)
+            raise
+        while running:
+            yield _result(running.popleft())
+
+    def teacher(self, address: str, patience: Patience) -> ClusterTeacher:
+        return ClusterTeacher(address, patience)
+
+
+class ClusterTeacher:
+    """A teacher that is asked from the cluster's nodes: with `local:FOLDER` each asker serves one of its own.
+
+    One asker for each GPU of the cluster; where it has none, one for each node. Thread-safe: as many questions as there
+    are askers are under way at a time.
+    """
+
+    def __init__(self, address: str, patience: Patience) -> None:
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        self.count = gpus or sum(node["Alive"] for node in ray.nodes())
+        options = {"num_gpus": 1} if gpus else {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
+        remote = _Asker.options(**options)  # type: ignore[attr-defined]
+        self._all = [remote.remote(address, patience) for _ in range(self.count)]
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for asker in self._all:
+            self._free.put(asker)
+        self._description: Description = self._asked("description")
+
+    @property
+    def description(self) -> Description:
+        return self._description
+
+    def score(self, query: Query) -> Answer:
+        answer: Answer = self._asked("score", query)
+        return answer
+
+    def likelihood(self, query: TripQuery) -> Likelihoods:
+        found: Likelihoods = self._asked("likelihood", query)
+        return found
+
+    def close(self) -> None:
+        """Ends the askers, and with them the teachers that they serve."""
+        for asker in self._all:
+            ray.kill(asker)
+
+    def _asked(self, what: str, *words: Any) -> Any:
+        asker = self._free.get()
+        try:
+            return _result(getattr(asker, what).remote(*words))
+        finally:
+            self._free.put(asker)
+
+
+@ray.remote(max_restarts=-1, max_task_retries=-1)
+class _Asker:
+    """Lives on a node, and anew on another one when that dies."""
+
+    def __init__(self, address: str, patience: Patience) -> None:
+        self._address, self._patience = address, patience
+        self._teacher: Teacher | None = None
+
+    def description(self) -> Description:
+        return self._connected().description
+
+    def score(self, query: Query) -> Answer:
+        return self._connected().score(query)
+
+    def likelihood(self, query: TripQuery) -> Likelihoods:
+        return self._connected().likelihood(query)
+
+    def _connected(self) -> Teacher:
+        """At the first question, so that an error is that question's."""
+        if self._teacher is None:
+            self._teacher = connect(self._address, self._patience)
+        assert self._teacher is not None, "addresses of nobody are refused before"
+        return self._teacher
+
+
+@ray.remote(max_retries=-1)
+def _apply(function: Any, item: Any) -> Any:
+    return function(item)
+
+
+def _result(reference: Any) -> Any:
+    """Raises errors for users as they were raised on the node, and TeacherUnavailable when the cluster is gone."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, TrainerError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        raise TeacherUnavailable(f"the Ray cluster gives no answer: {_first_line(error)}") from None
+
+
+def _reach(address: str) -> None:
+    """Raises OSError at once where Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
