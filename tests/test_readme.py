@@ -23,7 +23,7 @@ def shown_commands() -> list[str]:
     found = []
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         text = file.read_text()
-        blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, flags=re.S))
+        blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, flags=re.S)).replace("\\\n", "")
         lines = re.findall(r"^(?:.*\| )?((?:teacher|trainer) [^#\n]*)", blocks, flags=re.M)
         lines += re.findall(r"`((?:teacher|trainer) [a-z-]+ [^`]*)`", text)
         found += [line.strip() for line in lines]
