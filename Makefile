@@ -27,7 +27,7 @@ help:
 	@echo "make fuzz overload mishaps soak"
 	@echo "                         real servers under spoilt requests, ten-fold load, bad callers and signals, and a long"
 	@echo "                         run (2 to 10 minutes each)"
-	@echo "make hosts               trainers, teachers and a name server on hosts of their own that fail: as root, 10 minutes"
+	@echo "make hosts               trainers, teachers and a name server on hosts of their own that fail: as root, 13 minutes"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -17,7 +17,6 @@ from typing import Any
 
 PREFIX = "198.18.0"  # of RFC 2544: for tests of networks, and nobody's
 DIES_WITH_US = ("setpriv", "--pdeathsig=KILL")
-CABLE_S = 10.0  # until a slow cable is plugged in
 
 
 def inside(pid: int) -> list[str]:
@@ -45,6 +44,10 @@ class Namespace:
         """Standard output of a command; raises CalledProcessError."""
         return subprocess.run([*self.within, *words], check=True, text=True, stdout=subprocess.PIPE, timeout=60).stdout
 
+    def sh(self, script: str) -> None:
+        """Shell commands that must go well."""
+        self.run("sh", "-ec", script)
+
     def close(self) -> None:
         self._holder.kill()
         self._holder.communicate()
@@ -56,42 +59,39 @@ class Host(Namespace):
     def __init__(self, name: str, address: str, switch: Namespace, resolver: Path) -> None:
         super().__init__(f"mount --bind {resolver} /etc/resolv.conf")
         self.name, self.address, self._switch, self._port = name, address, switch, f"to-{name}"
-        switch.run("ip", "link", "add", self._port, "type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
-        self.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
-        self.run("ip", "link", "set", "eth0", "up")
+        switch.sh(f"ip link add {self._port} type veth peer name eth0 netns {self.pid}")
+        self.sh(f"ip address add {address}/24 dev eth0; ip link set eth0 up")
         self._plug("switch")
 
     def cut(self) -> None:
         """Nothing passes any more, and nobody is told."""
-        self._switch.run("ip", "link", "set", self._port, "down")
+        self._switch.sh(f"ip link set {self._port} down")
 
     def heal(self) -> None:
-        self._switch.run("ip", "link", "set", self._port, "up")
+        self._switch.sh(f"ip link set {self._port} up")
 
     @contextmanager
     def slow(self, delay_s: float, loss: float) -> Iterator[None]:
         """A long, bad cable for the time of a `with`: see `cable`."""
+        bridge, near, far = (f"{end}-{self.name}" for end in ("br", "near", "far"))
+        words = (sys.executable, "-m", "bench.hosts.cable", near, far, str(delay_s), str(loss))
         with ExitStack() as stack:
-            for bridge, tap in ((f"br-{self.name}", f"in-{self.name}"), ("switch", f"out-{self.name}")):
-                if bridge != "switch":
-                    self._switch.run("ip", "link", "add", bridge, "type", "bridge", "forward_delay", "0")
-                    stack.callback(self._switch.run, "ip", "link", "delete", bridge)
-                    self._switch.run("ip", "link", "set", bridge, "up")
-                self._switch.run("ip", "tuntap", "add", "dev", tap, "mode", "tap")
-                stack.callback(self._switch.run, "ip", "link", "delete", tap)
-                self._switch.run("ip", "link", "set", tap, "master", bridge, "up")
-            words = (sys.executable, "-m", "bench.hosts.cable", f"in-{self.name}", f"out-{self.name}")
-            cable = self._switch.popen(*words, str(delay_s), str(loss), stdout=subprocess.PIPE)
+            self._switch.sh(f"ip link add {bridge} type bridge forward_delay 0; ip link set {bridge} up")
+            stack.callback(self._switch.sh, f"ip link delete {bridge}")
+            for tap, end in ((near, bridge), (far, "switch")):
+                self._switch.sh(f"ip tuntap add dev {tap} mode tap; ip link set {tap} master {end} up")
+                stack.callback(self._switch.sh, f"ip link delete {tap}")
+            cable = self._switch.popen(*words, stdout=subprocess.PIPE)
             stack.callback(cable.communicate)
             stack.callback(cable.kill)
             assert cable.stdout
             assert cable.stdout.readline() == "plugged in\n"
-            self._plug(f"br-{self.name}")
+            self._plug(bridge)
             stack.callback(self._plug, "switch")
             yield
 
     def _plug(self, bridge: str) -> None:
-        self._switch.run("ip", "link", "set", self._port, "master", bridge, "up")
+        self._switch.sh(f"ip link set {self._port} master {bridge} up")
 
 
 class Network:
@@ -129,9 +129,11 @@ def why_not() -> str | None:
     """What is missing to make hosts of network namespaces; None where nothing is."""
     if os.geteuid() != 0:
         return "it needs root, to make network namespaces"
-    for words in (("unshare", "--net", "--mount", "ip", "link"), ("dnsmasq", "--version")):
+    for words in (("unshare", "--net", "--mount", "ip", "link"), ("dnsmasq", "--version"), ("haproxy", "-v")):
         if reason := _fails(words):
             return reason
+    if not Path("/dev/net/tun").exists():
+        return "there is no /dev/net/tun, of which a slow cable is made"
     return None
 
 
