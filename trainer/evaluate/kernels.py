@@ -73,34 +73,52 @@ def measure_trips(units, near, centres, roads, times, offsets, distance, radius,
     """For every trip: km along the centres [R, 2] (lng, lat) of its roads, mean km to their mean, and minutes.
 
     Adds to `visits` [R] how often each road is visited, and to `by_second` how many steps take so many seconds.
-    Returns how many take too long for it.
+    Returns how many take too long for it. A trip's points are first put side by side, where the processor takes
+    several at once.
     """
-    too_long = 0
+    too_long, longest = 0, 0
+    for trip in range(len(offsets) - 1):
+        longest = max(longest, offsets[trip + 1] - offsets[trip])
+    path, km = np.empty((3, longest)), np.empty(longest)
     for trip in range(len(offsets) - 1):
         first, last = offsets[trip], offsets[trip + 1]
-        lng, lat, along, spread = 0.0, 0.0, 0.0, 0.0
-        road = roads[first]
-        x, y, z = units[road, 0], units[road, 1], units[road, 2]
-        for point in range(first, last):
-            road = roads[point]
+        points, lng, lat, along, spread = last - first, 0.0, 0.0, 0.0, 0.0
+        for point in range(points):
+            road = np.uint32(roads[first + point])  # else it is looked at whether it counts from the end
             visits[road] += 1
             lng, lat = lng + centres[road, 0], lat + centres[road, 1]
-            along += km_of(units[road, 0] - x, units[road, 1] - y, units[road, 2] - z, near)
-            x, y, z = units[road, 0], units[road, 1], units[road, 2]
-        for point in range(first + 1, last):
-            seconds = times[point] - times[point - 1]
+            path[0, point], path[1, point], path[2, point] = units[road, 0], units[road, 1], units[road, 2]
+        km_of_steps(path, points, near, km)
+        for step in range(points - 1):
+            along += km[step]
+            seconds = times[first + step + 1] - times[first + step]
             if 0 <= seconds < len(by_second):
                 by_second[seconds] += 1
             else:
                 too_long += 1
-        lng, lat = math.radians(lng / (last - first)), math.radians(lat / (last - first))
-        x, y, z = math.cos(lat) * math.cos(lng), math.cos(lat) * math.sin(lng), math.sin(lat)
-        for point in range(first, last):
-            road = roads[point]
-            spread += km_of(units[road, 0] - x, units[road, 1] - y, units[road, 2] - z, near)
-        distance[trip], radius[trip] = along, spread / (last - first)
+        km_from(path, points, math.radians(lng / points), math.radians(lat / points), near, km)
+        for point in range(points):
+            spread += km[point]
+        distance[trip], radius[trip] = along, spread / points
         minutes[trip] = (times[last - 1] - times[first]) / 60.0
     return too_long
+
+
+@compiled
+def km_of_steps(path, points, near, km):  # type: ignore[no-untyped-def]
+    """Between each of the first `points` of a path [3, n] and the next one."""
+    x, y, z = path[0], path[1], path[2]  # unpacking is slow here
+    for i in range(points - 1):
+        km[i] = km_of(x[i + 1] - x[i], y[i + 1] - y[i], z[i + 1] - z[i], near)
+
+
+@compiled
+def km_from(path, points, lng, lat, near, km):  # type: ignore[no-untyped-def]
+    """Between each of the first `points` of a path [3, n] and a place, in radians."""
+    x, y, z = path[0], path[1], path[2]  # unpacking is slow here
+    a, b, c = math.cos(lat) * math.cos(lng), math.cos(lat) * math.sin(lng), math.sin(lat)
+    for i in range(points):
+        km[i] = km_of(x[i] - a, y[i] - b, z[i] - c, near)
 
 
 @compiled
@@ -109,12 +127,12 @@ def count_bins(values, edges, counts):  # type: ignore[no-untyped-def]
     greater in the one more. Edges are equally far apart from 0 on; a first guess is put right by comparing with them.
     """
     bins, greatest = len(edges) - 1, edges[-1]
+    a_unit = bins / greatest if greatest > 0 else 0.0
     for value in values:
         if value > greatest:
             counts[bins] += 1
             continue
-        guess = int(value / greatest * bins) if greatest > 0 else 0
-        place = min(max(guess, 0), bins - 1)
+        place = min(max(int(value * a_unit), 0), bins - 1)
         while place > 0 and value < edges[place]:
             place -= 1
         while place < bins - 1 and value >= edges[place + 1]:
