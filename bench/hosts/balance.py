@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,7 +32,8 @@ MEASURED_S = 5.0
 NEW_S, SHARE_OFF = 15.0, 0.1  # what is promised: until a new one is asked; how far from a third, of a third
 PACE_S = 0.1  # a batch takes that long: three teachers on two cores are equal only if cores do not decide
 AGE_S = 3.0  # of connections
-DRAIN_S = 8.0  # longer than names are kept (5 s), and than HAProxy needs to see that one stops
+SEEN_S = 2.5  # until HAProxy has seen by itself that a teacher stops; then its name goes, too
+DRAIN_S = 9.0  # longer than both: names are kept for 5 s
 
 
 class Client:
@@ -79,11 +81,15 @@ def balance(folder: Path, found: Findings) -> None:
         stack.enter_context(_haproxy(proxy, files))
         doors = {
             "names": Client(clients[0], f"grpcs://{TEACHERS}:8001", files.ca, _by_endpoint),
-            "haproxy": Client(clients[1], f"grpcs://{PROXY}:8443", files.ca, lambda _: _by_server(proxy)),
+            "haproxy": Client(
+                clients[1], f"grpcs://{PROXY}:8443", files.ca, lambda _: _of_servers(proxy, "sessions_total")
+            ),
         }
         for client in doors.values():
             stack.callback(client.close)
         _measured(doors, names, addresses, teachers, found)
+        seen = sum(_of_servers(proxy, "check_failures_total").values())
+        found.promise(seen > 0, "HAProxy did not see that a teacher stops, only that its address was gone")
 
 
 def _measured(
@@ -96,8 +102,10 @@ def _measured(
     before = {door: client.asked() for door, client in doors.items()}
     time.sleep(MEASURED_S)
     shares = {door: _shares(before[door], client.asked()) for door, client in doors.items()}
-    names.lead(TEACHERS, *addresses[1:])
+    leaves = threading.Timer(SEEN_S, names.lead, [TEACHERS, *addresses[1:]])
+    leaves.start()
     teachers[0].stop()
+    leaves.join()
     time.sleep(1)
     for door, client in doors.items():
         told = client.tell()
@@ -136,10 +144,10 @@ def _by_endpoint(told: dict[str, Any]) -> dict[str, int]:
     return {name: counts["calls"] for name, counts in told["endpoints"].items()}
 
 
-def _by_server(proxy: Host) -> dict[str, int]:
-    """What HAProxy's own metrics say."""
+def _of_servers(proxy: Host, metric: str) -> dict[str, int]:
+    """What HAProxy's own metrics say of each teacher."""
     text = proxy.run("curl", "-s", "-m", "5", "http://127.0.0.1:8404/metrics")
-    found = re.findall(r'haproxy_server_sessions_total\{proxy="teachers",server="(\w+)"\} (\d+)', text)
+    found = re.findall(rf'haproxy_server_{metric}\{{proxy="teachers",server="(\w+)"\}} (\d+)', text)
     return {name: int(count) for name, count in found}
 
 
