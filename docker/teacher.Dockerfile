@@ -4,6 +4,8 @@
 FROM python:3.11-slim AS build
 # An index that is looked at for torch beside PyPI, whose own torch for x86-64 is the CUDA build of several GB.
 ARG TORCH_INDEX=""
+# What of the project's extras is in it: server,kuberay for deploy/kubernetes/jobs/label-ray.
+ARG EXTRAS=server
 WORKDIR /src
 RUN python -m venv /opt/venv
 # torch alone, so that a change of the sources does not fetch it again. constraints.txt has the exact versions.
@@ -16,7 +18,7 @@ COPY protos protos
 COPY teacher_server teacher_server
 COPY trainer trainer
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/venv/bin/pip install -c constraints.txt '.[server]' \
+    /opt/venv/bin/pip install -c constraints.txt ".[${EXTRAS}]" \
     && /opt/venv/bin/pip uninstall --yes pip setuptools \
     && find /opt/venv -type d \( -name tests -o -path '*/torch/test' -o -path '*/torch/include' \) -prune -exec rm -r {} +
 

@@ -62,11 +62,14 @@ def own_schemas() -> Mapping[tuple[str, str], Any]:
 def check_schema(item: Object) -> None:
     name = f"{item.get('kind')}/{item.get('metadata', {}).get('name')}"
     try:
+        known = [item]
         if own := own_schemas().get((item["apiVersion"], item["kind"])):
             jsonschema.validate(item, own)
-        else:
+            meta = {"name": item["metadata"]["name"]}  # the Pods in it are Kubernetes' own
+            known = [{"apiVersion": "v1", "kind": "PodTemplate", "metadata": meta, "template": p} for p in pods(item)]
+        for each in known:
             for version in VERSIONS:
-                kubernetes_validate.validate(item, version, strict=True)
+                kubernetes_validate.validate(each, version, strict=True)
     except jsonschema.ValidationError as error:  # kubernetes-validate's is one
         raise Invalid(f"{name}: {'.'.join(map(str, error.path))}: {error.message}") from None
     except kubernetes_validate.SchemaNotFoundError as error:
@@ -107,14 +110,19 @@ def one(objects: list[Object], kind: str, name: str) -> Object:
     return found
 
 
-def pod(item: Object) -> Object | None:
-    """What an object makes Pods from: {metadata, spec}; None if it makes none."""
-    return item if item["kind"] == "Pod" else item.get("spec", {}).get("template")
+def pods(item: Object) -> list[Object]:
+    """What an object makes Pods from: {metadata, spec}, each."""
+    if item["kind"] == "Pod":
+        return [item]
+    spec = item.get("spec", {})
+    if item["kind"] == "RayJob":
+        cluster = spec["rayClusterSpec"]
+        return [group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+    return [spec["template"]] if "template" in spec else []
 
 
 def containers(item: Object) -> list[Object]:
-    found = pod(item)
-    return found["spec"]["containers"] if found else []
+    return [container for found in pods(item) for container in found["spec"]["containers"]]
 
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
@@ -123,18 +131,18 @@ def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
 
 def check_references(objects: list[Object]) -> None:
     """Every selector selects Pods, every name of a port, a volume, a claim or a Deployment is one that is there."""
-    pods = [found for each in objects if (found := pod(each))]
+    made = [found for each in objects for found in pods(each)]
     for where, selector in selectors(objects):
-        if not any(matches(selector, each["metadata"].get("labels", {})) for each in pods):
+        if not any(matches(selector, each["metadata"].get("labels", {})) for each in made):
             raise Invalid(f"{where}: no Pod has the labels {selector}")
     for each in objects:
-        if found := pod(each):
-            _check_pod(each["metadata"]["name"], found["spec"], objects)
+        for template in pods(each):
+            _check_pod(each["metadata"]["name"], template["spec"], objects)
         if scaled := each.get("spec", {}).get("scaleTargetRef"):
             one_named(objects, "Deployment", scaled["name"], each)
     for service in select(objects, "Service"):
         for port in service["spec"]["ports"]:
-            _check_port(service, port["targetPort"], service["spec"]["selector"], pods)
+            _check_port(service, port["targetPort"], service["spec"]["selector"], made)
     for monitor in select(objects, "ServiceMonitor"):
         labels = monitor["spec"]["selector"]["matchLabels"]
         found = [each for each in select(objects, "Service") if matches(labels, each["metadata"]["labels"])]
@@ -159,8 +167,9 @@ def selectors(objects: list[Object]) -> Iterator[tuple[str, Mapping[str, str]]]:
             for peer in [one for rule in peers for one in (*rule.get("from", ()), *rule.get("to", ()))]:
                 if "podSelector" in peer:
                     yield name, peer["podSelector"]["matchLabels"]
-        for spread in (pod(each) or {}).get("spec", {}).get("topologySpreadConstraints", ()):
-            yield name, spread["labelSelector"]["matchLabels"]
+        for made in pods(each):
+            for spread in made["spec"].get("topologySpreadConstraints", ()):
+                yield name, spread["labelSelector"]["matchLabels"]
 
 
 def _check_pod(name: str, spec: Object, objects: list[Object]) -> None:
@@ -178,8 +187,8 @@ def _check_pod(name: str, spec: Object, objects: list[Object]) -> None:
             one_named(objects, "PersistentVolumeClaim", claim["claimName"], {"kind": name})
 
 
-def _check_port(service: Object, port: str, selector: Mapping[str, str], pods: list[Object]) -> None:
-    for each in pods:
+def _check_port(service: Object, port: str, selector: Mapping[str, str], made: list[Object]) -> None:
+    for each in made:
         if matches(selector, each["metadata"].get("labels", {})):
             known = {known["name"] for one in each["spec"]["containers"] for known in one.get("ports", ())}
             if port not in known:
@@ -194,7 +203,7 @@ def one_named(objects: list[Object], kind: str, name: str, user: Object) -> None
 def secrets_used(objects: list[Object]) -> Iterator[tuple[str, str]]:
     """(name, key) of every entry of a Secret that something mounts or reads."""
     for each in objects:
-        for volume in (pod(each) or {}).get("spec", {}).get("volumes", ()):
+        for volume in (volume for made in pods(each) for volume in made["spec"]["volumes"]):
             sources = [volume.get("secret"), *(one["secret"] for one in volume.get("projected", {}).get("sources", ()))]
             for source in filter(None, sources):
                 yield from ((source.get("secretName") or source["name"], item["key"]) for item in source["items"])

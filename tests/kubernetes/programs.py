@@ -25,7 +25,7 @@ RAN = "#!/bin/sh\nprintf '%s\\n' torchrun \"$@\"\n"
 def image_of(container: Object) -> Image:
     """What the container's image is made of, by the Dockerfile."""
     name, _, tag = container["image"].partition(":")
-    return read_image(ROOT / "docker" / f"{Path(name).name}.Dockerfile", {"VARIANT": tag})
+    return read_image(ROOT / "docker" / f"{Path(name).name}.Dockerfile", {"VARIANT": tag.partition("-")[0]})
 
 
 def environment_of(container: Object) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tests.kubernetes.manifests import (
     combined,
     containers,
     one,
-    pod,
+    pods,
     secrets_used,
     select,
 )
@@ -29,7 +30,7 @@ from tests.kubernetes.programs import argv_of, check_command, environment_of, im
 APPLIED = sorted(
     file.parent for file in DEPLOY.rglob("kustomization.yaml") if "kind: Component" not in file.read_text()
 )
-JOBS = ("train", "train-gpu", "label", "fill")
+JOBS = ("train", "train-gpu", "label", "label-ray", "fill")
 DOCUMENT = (ROOT / "docs" / "kubernetes.md").read_text()
 
 
@@ -59,21 +60,39 @@ def test_names_lead_somewhere(cluster: list[Object]) -> None:
 
 def test_images_are_those_of_compose(cluster: list[Object]) -> None:
     ours = {service.plain["image"] for service in read_compose().values()}
-    assert {container["image"] for item in cluster for container in containers(item)} <= ours
+    with_ray = "hoser-distill/teacher:cuda-ray"
+    assert {container["image"] for item in cluster for container in containers(item)} <= {*ours, with_ray}
+    assert f"--build-arg EXTRAS=server,kuberay -t {with_ray} ." in DOCUMENT
 
 
 def test_every_command_is_one_that_the_program_takes(cluster: list[Object], tmp_path: Path) -> None:
     for item in cluster:
-        for container in containers(item):
+        for container in () if item["kind"] == "RayJob" else containers(item):
             if argv_of(container)[0] != "sleep":
                 assert check_command(started_by(container, tmp_path), environment_of(container))
 
 
+def test_a_ray_cluster_is_of_our_version_and_labels_as_the_job_does(cluster: list[Object], tmp_path: Path) -> None:
+    ray = one(cluster, "RayJob", "label")["spec"]
+    pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), flags=re.M)
+    assert pinned
+    assert ray["rayClusterSpec"]["rayVersion"] == pinned[1]
+    by_ray = check_command(shlex.split(ray["entrypoint"]), {})
+    (container,) = containers(one(cluster, "Job", "label"))
+    plain = check_command(started_by(container, tmp_path), environment_of(container))
+    assert {name for name in plain if plain[name] != by_ray[name]} == {"engine", "teacher", "in_flight"}
+    assert (by_ray["engine"], by_ray["teacher"]) == ("ray", "local:/artifact")
+    head, worker = (made["spec"]["containers"][0] for made in pods(one(cluster, "RayJob", "label")))
+    assert {"/data", "/runs", "/artifact"} <= {mount["mountPath"] for mount in head["volumeMounts"]}
+    assert "/artifact" in {mount["mountPath"] for mount in worker["volumeMounts"]}
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
 def test_a_pod_is_restricted(cluster: list[Object]) -> None:
     """The Pod Security Standard `restricted`, and more."""
-    pods = [found["spec"] for item in cluster if (found := pod(item))]
-    assert len(pods) == 5
-    for spec in pods:
+    specs = [made["spec"] for item in cluster for made in pods(item)]
+    assert len(specs) == 7
+    for spec in specs:
         assert spec["automountServiceAccountToken"] is False
         assert spec["enableServiceLinks"] is False
         security = spec["securityContext"]

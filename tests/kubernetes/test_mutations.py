@@ -35,6 +35,8 @@ IN_AN_OBJECT = [
     pytest.param("ServiceMonitor", "kind: ServiceMonitor", "kind: Monitor", "find schema", id="custom-kind"),
     pytest.param("ScaledObject", "threshold: '0.5'", "threshold: 0.5", "not of type 'string'", id="number-for-keda"),
     pytest.param("ScaledObject", "minReplicaCount", "minReplicas", "'minReplicas' was", id="field-of-keda"),
+    pytest.param("RayJob", "ttlSeconds", "ttlSecond", "'ttlSecondAfterFinished' was", id="field-of-ray"),
+    pytest.param("RayJob", "readinessProbe:", "readynessProbe:", "'readynessProbe' was", id="field-of-ray-s-pods"),
     pytest.param(SERVICE, "selector:\n    app", "selector:\n    ap", "no Pod has", id="selector"),
     pytest.param(POLICY, "name: trainer", "name: trainers", "no Pod has", id="peer"),
     pytest.param(SERVICE, "targetPort: http", "targetPort: https", "no port https", id="port-of-a-service"),
@@ -65,7 +67,12 @@ IN_A_KUSTOMIZATION = [
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
     folder = combined(tmp_path_factory.mktemp("all") / "mine", "gpu", "monitor", "keda")
-    return checked(folder) + checked(DEPLOY / "jobs/train") + checked(DEPLOY / "jobs/label")
+    return (
+        checked(folder)
+        + checked(DEPLOY / "jobs/train")
+        + checked(DEPLOY / "jobs/label")
+        + checked(DEPLOY / "jobs/label-ray")
+    )
 
 
 def check(objects: list[Object], spoilt: list[Object], folder: Path) -> None:
@@ -73,7 +80,7 @@ def check(objects: list[Object], spoilt: list[Object], folder: Path) -> None:
     for item in spoilt:
         check_schema(item)
     check_references(objects)
-    for container in (each for item in spoilt for each in containers(item)):
+    for container in (each for item in spoilt if item["kind"] != "RayJob" for each in containers(item)):
         check_command(started_by(container, folder), environment_of(container))
 
 

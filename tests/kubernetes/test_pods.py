@@ -21,7 +21,7 @@ import yaml
 
 from tests.compose import ROOT
 from tests.integration.line import city_teacher
-from tests.kubernetes.manifests import DEPLOY, Object, combined, one, pod, render
+from tests.kubernetes.manifests import DEPLOY, Object, combined, one, pods, render
 from tests.kubernetes.programs import as_service
 from tests.sandbox import Sandbox
 from trainer.data.prepare import prepare
@@ -34,17 +34,17 @@ AS_A_CLUSTER_WOULD = 'kubectl() { command kubectl "$@" --dry-run=client --output
 
 
 @pytest.fixture(scope="module")
-def pods(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Object]:
+def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Object]:
     """The Pods' specs by the names under which the others reach them."""
     folder = tmp_path_factory.mktemp("manifests")
     cluster = render(combined(folder / "cpu", "cpu", "monitor"))
     jobs = {name: one(render(DEPLOY / "jobs" / name), "Job", name) for name in ("label", "train")}
     found = {"teacher-replicas": one(cluster, "Deployment", "teacher"), **jobs}
-    return {name: made["spec"] for name, item in found.items() if (made := pod(item))}
+    return {name: pods(item)[0]["spec"] for name, item in found.items()}
 
 
 @pytest.fixture(scope="module")
-def box(pods: dict[str, Object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+def box(specs: dict[str, Object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """Claims filled, Secrets mounted, and nothing started."""
     if os.geteuid() != 0:
         pytest.skip("needs root, for mounts and namespaces of its own")
@@ -52,12 +52,12 @@ def box(pods: dict[str, Object], tmp_path_factory: pytest.TempPathFactory) -> It
     write_sample_city(folder / "data", roads=150, trips=120, seed=5)
     city_teacher(folder / "artifact", prepare(folder / "data", folder / "cache").city)
     secrets = made_as_documented(folder / "made")
-    for spec in pods.values():
+    for spec in specs.values():
         for volume in spec["volumes"]:
             for source in (volume.get("secret"), *volume.get("projected", {}).get("sources", ())):
                 if source:
                     mount_secret(folder / volume["name"], source.get("secret", source), secrets)
-    with Sandbox(folder, {name: as_service(name, spec) for name, spec in pods.items()}) as running:
+    with Sandbox(folder, {name: as_service(name, spec) for name, spec in specs.items()}) as running:
         yield running
 
 
@@ -90,13 +90,13 @@ def mount_secret(folder: Path, source: Object, secrets: dict[str, dict[str, byte
         file.chmod(0o440)
 
 
-def test_probes_are_answered_labels_kept_and_ranks_train(box: Sandbox, pods: dict[str, Object]) -> None:
+def test_probes_are_answered_labels_kept_and_ranks_train(box: Sandbox, specs: dict[str, Object]) -> None:
     teacher = box.running["teacher"] = box.start("teacher-replicas")
     assert teacher.stdout
     for said in ("teacher: listening ", "teacher: ready"):
         line = teacher.stdout.readline()
         assert line.startswith(said), teacher.communicate(timeout=10)[1]
-    assert probed(box, pods) == {"startupProbe": 200, "livenessProbe": 200, "readinessProbe": 200}
+    assert probed(box, specs) == {"startupProbe": 200, "livenessProbe": 200, "readinessProbe": 200}
 
     assert asked(box, "https://teacher-replicas:8000/metrics") == 200  # by components/monitor
     assert asked(box, "https://teacher-replicas:8000/v2") == 401
@@ -114,12 +114,12 @@ def test_probes_are_answered_labels_kept_and_ranks_train(box: Sandbox, pods: dic
 
     teacher.send_signal(signal.SIGTERM)
     time.sleep(0.5)
-    assert probed(box, pods) == {"startupProbe": 200, "livenessProbe": 200, "readinessProbe": 503}
+    assert probed(box, specs) == {"startupProbe": 200, "livenessProbe": 200, "readinessProbe": 503}
 
 
-def probed(box: Sandbox, pods: dict[str, Object]) -> dict[str, int]:
+def probed(box: Sandbox, specs: dict[str, Object]) -> dict[str, int]:
     """What a kubelet is answered at each probe of the teacher's Pod."""
-    (container,) = pods["teacher-replicas"]["containers"]
+    (container,) = specs["teacher-replicas"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     found = {}
     for name in ("startupProbe", "livenessProbe", "readinessProbe"):
