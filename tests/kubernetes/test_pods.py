@@ -105,7 +105,7 @@ def test_probes_are_answered_labels_kept_and_ranks_train(box: Sandbox, specs: di
     assert status == 0, errors
     assert re.match(r"train: \d+ trips, .*\ntest: \d+ trips", out)
     box.services["train"].argv.append("--set=optimizer_config.max_epoch=1")
-    status, out, errors = box.run("train", timeout=60)
+    status, out, errors = box.run("train")
     assert status == 0, errors
     summary = json.loads((box.folder / "runs/first/summary.json").read_text())
     assert summary["teacher_calls"]["calls"] == 0  # the labels were there
