@@ -10,7 +10,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +53,15 @@ class Artifact:
         return model.eval().requires_grad_(False)
 
 
-def load_artifact(folder: Path) -> Artifact:
-    """Read and verify a teacher, its digest included. Raises BadArtifact, which names the file."""
+def load_artifact(folder: Path, *, copied: bool = False) -> Artifact:
+    """Read and verify a teacher, its digest included. Raises BadArtifact, which names the file.
+
+    The weights are the file itself, mapped, which processes share and which must not be written to while one of them
+    lives: it would be killed. `copied`: they are a copy of it in memory, and the file may change.
+    """
     description = read_description(folder)
     weights = folder / WEIGHTS
-    state_dict = _read_weights(weights, description.model)
+    state_dict = _read_weights(weights, description.model, copied)
     found = descriptions.content_digest(state_dict, description.model, description.special, description.grid)
     if found != description.digest:
         raise BadArtifact(
@@ -143,20 +149,34 @@ def _check_shapes(found: Mapping[str, tuple[int, ...]], model: ModelConfig) -> N
             raise ValueError(f"tensor {name} has shape {list(found[name])}, but the model's sizes need {list(shape)}")
 
 
-def _read_weights(path: Path, model: ModelConfig) -> dict[str, Tensor]:
+def _read_weights(path: Path, model: ModelConfig, copied: bool) -> dict[str, Tensor]:
     if not os.access(path, os.R_OK):  # safetensors would say that there is no such file
         raise BadArtifact(f"{path}: cannot be read by this user: allow it with chmod a+r")
     try:
-        with safe_open(path, "pt") as file:
-            names = list(file.keys())
-            _check_shapes({name: tuple(file.get_slice(name).get_shape()) for name in names}, model)
-            state_dict = {name: file.get_tensor(name) for name in names}
+        with _copy_in_memory(path) if copied else nullcontext(path) as file:
+            state_dict = _mapped_weights(file, model)
         check_weights(state_dict, model)
     except (SafetensorError, OSError) as error:
         raise BadArtifact(f"{path}: not a complete safetensors file: {error}") from None
     except (ValueError, RuntimeError) as error:
         raise BadArtifact(f"{path}: {error}") from None
     return state_dict
+
+
+@contextmanager
+def _copy_in_memory(path: Path) -> Iterator[Path]:
+    """A file without a name. Unlike a heap's its memory is free as soon as nothing maps it any more."""
+    with path.open("rb") as source, os.fdopen(os.memfd_create(path.name), "wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+        copy.flush()
+        yield Path(f"/proc/self/fd/{copy.fileno()}")
+
+
+def _mapped_weights(path: Path, model: ModelConfig) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+        _check_shapes({name: tuple(file.get_slice(name).get_shape()) for name in names}, model)
+        return {name: file.get_tensor(name) for name in names}
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
+from teacher_server.device import Device
 from teacher_server.errors import EngineFailure, Expired, NotReady
 from teacher_server.packing import PackedBatch, Packer
 from teacher_server.reports import BatchReport, Observer
 from teacher_server.rows import Floats, ScoreWork
-from teacher_server.waiting import Group, Priority, Ticket, WaitingLine
+from teacher_server.waiting import Group, Priority, Ticket, WaitingLine, fail
 from teacher_server.worker import Worker
 
 log = logging.getLogger("teacher")
@@ -47,6 +48,7 @@ class Batcher:
     If a batch fails, its works are tried once more, each alone, and only those that fail again fail. If memory ends,
     the budget is halved and the batch is tried in smaller ones. A batch that takes longer than `batch_timeout`
     seconds makes the batcher stuck: all works fail with NotReady, and so do later ones until the batch ends.
+    Batchers may share a `device`; then they take turns, batch by batch, and are stuck together.
     """
 
     def __init__(
@@ -58,21 +60,28 @@ class Batcher:
         max_queue_delay: float = 0.0,
         batch_timeout: float | None = None,
         observer: Observer | None = None,
+        device: Device | None = None,
     ) -> None:
         self._compute_batch, self._packer = compute, packer
         self._max_queue_delay, self._batch_timeout = max_queue_delay, batch_timeout
         self._observer = observer or Observer()
         self.on_stuck: Callable[[bool], None] = lambda stuck: None  # for the service; called in the event loop
         self.token_budget = packer.token_budget
-        self.stuck = False
         self.queue_tokens = queue_tokens  # that may wait
         self._line = WaitingLine(queue_tokens)
         self._unanswered: set[Ticket] = set()  # waiting or in a batch
         self._tokens_per_s = 0.0  # of late
         self._changed = asyncio.Event()  # something was queued, the device became free, or no more will come
         self._closing = False
-        self._packing_thread, self._device_thread = Worker("teacher-packing"), Worker("teacher-device")
+        self._packing_thread = Worker("teacher-packing")
+        self._device, self._own_device = device or Device(), device is None
+        self._ended_early = False
+        self._device.share(self._stuck_changed)
         self._loop_task: asyncio.Task[None] | None = None
+
+    @property
+    def stuck(self) -> bool:
+        return self._device.stuck or self._ended_early
 
     @property
     def queued_tokens(self) -> int:
@@ -112,7 +121,9 @@ class Batcher:
                 task.cancel()
             await asyncio.wait({self._loop_task})
         self._packing_thread.close()
-        self._device_thread.close()
+        self._device.leave(self._stuck_changed)
+        if self._own_device:
+            self._device.close()
 
     async def _answered(self, work: ScoreWork, priority: Priority) -> WorkResult:
         self._check_open()
@@ -163,13 +174,14 @@ class Batcher:
         finally:
             if computing is not None:
                 computing.cancel()
-            _fail(self._unanswered, NotReady(SHUT_DOWN))
+            fail(self._unanswered, NotReady(SHUT_DOWN))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """If the loop ends before it should, nobody must wait for it, or be sent here."""
         if not self._closing:
             log.critical("the batch loop ended: restart the server", exc_info=task.exception())
-            self._set_stuck(True)
+            self._ended_early = True
+            self._stuck_changed(True)
 
     async def _worth_packing(self, computing: asyncio.Task[None] | None) -> bool:
         """Wait until a batch should be packed; False when there will be none any more."""
@@ -224,11 +236,11 @@ class Batcher:
                 ticket.learn(part, found)
 
     async def _computed(self, group: Group, batch: PackedBatch) -> Floats:
-        begun = perf_counter()
         tickets = {ticket for ticket, _ in group}
+        computing = await self._device.begin(self._compute_batch, batch)
+        begun = perf_counter()
         for ticket in tickets:
             ticket.started = ticket.started or begun
-        computing = self._device_thread.do(self._compute_batch, batch)
         _, late = await asyncio.wait({computing}, timeout=self._batch_timeout)
         if late:
             await self._wait_stuck(computing)
@@ -245,22 +257,21 @@ class Batcher:
 
     async def _wait_stuck(self, computing: asyncio.Future[Floats]) -> None:
         log.error("a batch has not ended within %s s: the teacher is stuck, restart it", self._batch_timeout)
-        self._set_stuck(True)
+        self._device.set_stuck()
         await asyncio.wait({computing})
         log.warning("the batch has ended after all: the teacher is ready again")
-        self._set_stuck(False)
 
-    def _set_stuck(self, stuck: bool) -> None:
-        self.stuck = stuck
+    def _stuck_changed(self, stuck: bool) -> None:
+        stuck = stuck or self._ended_early
         if stuck:
-            _fail(self._unanswered, NotReady("the teacher is stuck in a batch: try another replica"))
+            fail(self._unanswered, NotReady("the teacher is stuck in a batch: try another replica"))
         self.on_stuck(stuck)
 
     async def _answer_in_smaller_batches(self, group: Group, error: MemoryError) -> None:
         """Halve the budget, and try the group in parts of half its size."""
         rows, tokens = sum(len(part.lengths) for _, part in group), sum(part.row_tokens for _, part in group)
         if rows == 1:
-            _fail([group[0][0]], EngineFailure(f"memory is too small for a history of {tokens} tokens: {error}"))
+            fail([group[0][0]], EngineFailure(f"memory is too small for a history of {tokens} tokens: {error}"))
             return
         self.token_budget = max(min(self.token_budget, tokens) // 2, self._packer.block_size)
         log.warning("memory ended (%s): batches have at most %d tokens from now on", error, self.token_budget)
@@ -273,7 +284,7 @@ class Batcher:
         tickets = {ticket: None for ticket, _ in group}
         if len(tickets) == 1:
             log.error("a request could not be computed: %s: %s", type(error).__name__, error)
-            _fail(tickets, EngineFailure.from_cause(error))
+            fail(tickets, EngineFailure.from_cause(error))
             return
         log.warning(
             "a batch of %d requests failed (%s: %s): trying each alone", len(tickets), type(error).__name__, error
@@ -281,12 +292,6 @@ class Batcher:
         for ticket in tickets:
             alone = [(owner, part) for owner, part in group if owner is ticket]
             await self._answer(alone, self._packed(alone))
-
-
-def _fail(tickets: Iterable[Ticket], error: Exception) -> None:
-    for ticket in tickets:
-        if not ticket.answer.done():
-            ticket.answer.set_exception(error)
 
 
 def _microseconds(seconds: float) -> int:

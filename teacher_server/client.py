@@ -45,7 +45,7 @@ def score_address(address: str, request: object, files: ClientFiles = PLAIN) -> 
     Raises InvalidRequest for a malformed request, and what the teacher answers.
     """
     histories, candidates, window, digest = _read(request)
-    described = _called(address, files, "Describe", pb.DescribeRequest())
+    described = _called(address, files, "Describe", pb.DescribeRequest(digest=digest))
     dtype = TOKEN_DTYPES[described.token_type]
     positions = [cells for history in candidates for cells in history]
     message = pb.ScoreRequest(
@@ -75,7 +75,7 @@ def judge_address(address: str, request: object, files: ClientFiles = PLAIN) -> 
     trips = fields["trips"]
     if not _nested(trips, 2):
         raise InvalidRequest("trips must be a list of lists of cells")
-    described = _called(address, files, "Describe", pb.DescribeRequest())
+    described = _called(address, files, "Describe", pb.DescribeRequest(digest=fields["digest"]))
     message = pb.LikelihoodRequest(
         digest=fields["digest"],
         tokens=_packed("trips", [cell for trip in trips for cell in trip], TOKEN_DTYPES[described.token_type]),

@@ -20,8 +20,8 @@ from teacher_server.calls import Calls
 from teacher_server.errors import BadSettings, InvalidRequest
 from teacher_server.grpc_connection import connection_options
 from teacher_server.grpc_status import parsed, service_handler
-from teacher_server.limits import Connections
-from teacher_server.oip_service import InferenceModel
+from teacher_server.limits import Connections, Limits
+from teacher_server.models import Models
 from teacher_server.rows import Floats, ScoreWork
 from teacher_server.security import Access, TokenInterceptor
 from teacher_server.service import Service
@@ -40,11 +40,10 @@ def token_type_of(vocab_size: int) -> pb.TokenType:
 
 
 class TeacherMethods:
-    """Describe, Score and Likelihood over one service, from and to serialised messages."""
+    """Describe, Score and Likelihood over a server's models, from and to serialised messages."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._token_type = token_type_of(service.description.model.vocab_size)
+    def __init__(self, models: Models) -> None:
+        self._models = models
 
     def handler(self, calls: Calls) -> grpc.GenericRpcHandler:
         """What a server needs to offer the methods."""
@@ -52,8 +51,9 @@ class TeacherMethods:
         return service_handler(SERVICE_NAME, methods, calls)
 
     async def _describe(self, data: bytes, remaining: float | None) -> bytes:
-        parsed(pb.DescribeRequest, data)
-        description = self._service.description
+        request = parsed(pb.DescribeRequest, data)
+        service = self._models.meant(request.model, request.digest).service
+        description = service.description
         return pb.DescribeResponse(
             digest=description.digest,
             vocab_size=description.model.vocab_size,
@@ -61,21 +61,23 @@ class TeacherMethods:
             **asdict(description.special),
             block_size=description.model.block_size,
             grid=pb.Grid(**asdict(description.grid)),
-            token_type=self._token_type,
-            compute_type=self._service.compute_type,
-            limits=pb.Limits(**asdict(self._service.limits)),
+            token_type=token_type_of(description.model.vocab_size),
+            compute_type=service.compute_type,
+            limits=pb.Limits(**asdict(service.limits)),
             server_version=__version__,
         ).SerializeToString()
 
     async def _score(self, data: bytes, remaining: float | None) -> bytes:
-        with self._service.reading():
+        with self._models.reading():
             request = parsed(pb.ScoreRequest, data)
+            service = self._models.meant(request.model, request.digest).service
+        with service.reading():
             reply_type = request.reply_type or pb.FLOAT_TYPE_FLOAT32
             if reply_type not in (pb.FLOAT_TYPE_FLOAT32, pb.FLOAT_TYPE_FLOAT16):
                 raise InvalidRequest(f"reply_type is {reply_type}: use 1 (float32) or 2 (float16)")
             priority = _priority(request.priority)
-            work = _work(request, TOKEN_DTYPES[self._token_type])
-        scores = await self._service.score(work, request.digest, priority=priority, timeout=remaining)
+            work = _work(request, _token_dtype(service))
+        scores = await service.score(work, request.digest, priority=priority, timeout=remaining)
         return pb.ScoreResponse(
             log_probs=_encoded(scores.log_probs, reply_type),
             reply_type=reply_type,
@@ -86,14 +88,16 @@ class TeacherMethods:
         ).SerializeToString()
 
     async def _likelihood(self, data: bytes, remaining: float | None) -> bytes:
-        with self._service.reading():
+        with self._models.reading():
             request = parsed(pb.LikelihoodRequest, data)
+            service = self._models.meant(request.model, request.digest).service
+        with service.reading():
             priority = _priority(request.priority)
             trips = TripWork(
-                tokens=_decoded("tokens", request.tokens, TOKEN_DTYPES[self._token_type]).astype(np.int32),
+                tokens=_decoded("tokens", request.tokens, _token_dtype(service)).astype(np.int32),
                 lengths=_decoded("lengths", request.lengths, np.dtype("<u4")).astype(np.int64),
             )
-        found = await self._service.likelihood(trips, request.digest, priority=priority, timeout=remaining)
+        found = await service.likelihood(trips, request.digest, priority=priority, timeout=remaining)
         return pb.LikelihoodResponse(
             log_likelihoods=found.log_likelihoods.astype("<f8").tobytes(),
             token_counts=found.token_counts.astype("<u4").tobytes(),
@@ -115,6 +119,10 @@ def _work(request: pb.ScoreRequest, token_dtype: np.dtype[Any]) -> ScoreWork:
         candidates=_decoded("candidates", request.candidates, token_dtype).astype(np.int32),
         candidate_counts=_decoded("candidate_counts", request.candidate_counts, np.dtype("<u2")).astype(np.int64),
     )
+
+
+def _token_dtype(service: Service) -> np.dtype[Any]:
+    return TOKEN_DTYPES[token_type_of(service.description.model.vocab_size)]
 
 
 def _priority(value: int) -> Priority:
@@ -139,25 +147,27 @@ def _encoded(log_probs: Floats, reply_type: pb.FloatType) -> bytes:
 
 @dataclass
 class GrpcDoor:
-    """The gRPC server of one service, bound to all its addresses. Make and use it inside one event loop."""
+    """The gRPC server of some models, bound to all its addresses. Make and use it inside one event loop."""
 
-    model: InferenceModel
+    models: Models
     connections: Connections = field(default_factory=Connections)
     access: Access = field(default_factory=Access)
     calls: Calls = field(default_factory=Calls)
+    max_message_bytes: int = Limits.max_message_bytes
     _health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer, init=False)
     _server: grpc.aio.Server = field(init=False)
+    _told: set[str] = field(default_factory=set, init=False)  # names that health knows
     _socket_files: list[Path] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        tokens, reading = self.access.tokens, self.model.service.reading
-        interceptors = [TokenInterceptor(tokens, reading)] if tokens else []
-        options = connection_options(self.connections, self.model.service.limits.max_message_bytes)
+        tokens = self.access.tokens
+        interceptors = [TokenInterceptor(tokens, self.models.reading)] if tokens else []
+        options = connection_options(self.connections, self.max_message_bytes)
         self._server = grpc.aio.server(interceptors=interceptors, options=options)
         self._server.add_generic_rpc_handlers(
             (
-                TeacherMethods(self.model.service).handler(self.calls),
-                oip_api.InferenceMethods(self.model).handler(self.calls),
+                TeacherMethods(self.models).handler(self.calls),
+                oip_api.InferenceMethods(self.models).handler(self.calls),
             )
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -180,15 +190,21 @@ class GrpcDoor:
         return address
 
     async def start(self) -> None:
-        """Answer; health says NOT_SERVING until `serving` is called."""
-        await self.set_serving(False)
+        """Answer."""
+        await self.tell_health()
         await self._server.start()
 
-    async def set_serving(self, serving: bool) -> None:
-        """What grpc.health.v1 says of the server ('') and of its services."""
+    async def tell_health(self) -> None:
+        """Make grpc.health.v1 say how it is now: the server (''), its services, each model by name and by digest."""
+        ready = dict.fromkeys(("", SERVICE_NAME, oip_api.SERVICE_NAME), self.models.ready)
+        ready |= dict.fromkeys(self.models.broken, False)
+        ready |= {name: model.ready for model in self.models for name in (model.digest, model.name)}
         kinds = health_pb2.HealthCheckResponse
-        for name in ("", SERVICE_NAME, oip_api.SERVICE_NAME):
+        for name in self._told - ready.keys():
+            await self._health.set(name, kinds.SERVICE_UNKNOWN)
+        for name, serving in ready.items():
             await self._health.set(name, kinds.SERVING if serving else kinds.NOT_SERVING)
+        self._told = set(ready)
 
     async def stop(self, grace: float) -> None:
         """Close the ports, let calls that are being answered end within `grace` seconds, remove socket files."""

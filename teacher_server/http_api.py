@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
@@ -19,30 +20,29 @@ from teacher_server.http_connection import server_config
 from teacher_server.http_guard import HttpGuard
 from teacher_server.http_status import answer_errors
 from teacher_server.limits import Connections
-from teacher_server.oip_service import InferenceModel
+from teacher_server.models import Models
 from teacher_server.reports import State
 from teacher_server.rest_api import add_rest_pages
 from teacher_server.security import Access
 
 
-def http_app(model: InferenceModel, routers: Sequence[APIRouter] = ()) -> FastAPI:
+def http_app(models: Models, routers: Sequence[APIRouter] = ()) -> FastAPI:
     """`/livez` is 503 when the process must be restarted; `/readyz` and `/healthz` unless it takes requests.
 
     The Open Inference Protocol is under /v2; /docs describes all pages, without outside resources.
     `routers` bring more pages.
     """
-    service = model.service
     app = FastAPIOffline(title="LM-TAD teacher", version=__version__, redoc_url=None)
     answer_errors(app)
-    add_rest_pages(app, model)
+    add_rest_pages(app, models)
 
-    def readiness(**more: str) -> JSONResponse:
-        status = 200 if service.state is State.READY else 503
-        return JSONResponse({"status": service.state.value, **more}, status)
+    def readiness(**more: Any) -> JSONResponse:
+        state = models.state
+        return JSONResponse({"status": state.value, **more}, 200 if state is State.READY else 503)
 
     @app.get("/livez")
     async def livez() -> JSONResponse:
-        stuck = service.state is State.STUCK
+        stuck = models.state is State.STUCK
         return JSONResponse({"status": "stuck" if stuck else "alive"}, 503 if stuck else 200)
 
     @app.get("/readyz")
@@ -51,8 +51,10 @@ def http_app(model: InferenceModel, routers: Sequence[APIRouter] = ()) -> FastAP
 
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
-        digest = service.description.digest
-        return readiness(digest=digest, compute_type=service.compute_type, version=__version__)
+        if only := models.only:
+            return readiness(digest=only.digest, compute_type=only.service.compute_type, version=__version__)
+        told = [{"name": each.name, "digest": each.digest, "status": each.service.state.value} for each in models]
+        return readiness(version=__version__, models=told, broken=sorted(models.broken))
 
     for router in routers:
         app.include_router(router)
@@ -68,19 +70,19 @@ class _Server(uvicorn.Server):
 
 
 class HttpDoor:
-    """The HTTP server of one service on one address. Make and use it inside one event loop."""
+    """The HTTP server of some models on one address. Make and use it inside one event loop."""
 
     def __init__(
         self,
-        model: InferenceModel,
+        models: Models,
         routers: Sequence[APIRouter] = (),
         connections: Connections | None = None,
         access: Access | None = None,
         calls: Calls | None = None,
     ) -> None:
         connections, access = connections or Connections(), access or Access()
-        guarded = HttpGuard(http_app(model, routers), access, connections.max_http_requests, model.service.reading)
-        app = HttpCalls(guarded, calls or Calls(), lambda: model.service.state in (State.LEAVING, State.DRAINING))
+        guarded = HttpGuard(http_app(models, routers), access, connections.max_http_requests, models.reading)
+        app = HttpCalls(guarded, calls or Calls(), lambda: models.state in (State.LEAVING, State.DRAINING))
         self._server = _Server(server_config(app, connections, access))
         self._task: asyncio.Task[None] | None = None
 

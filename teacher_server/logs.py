@@ -65,8 +65,9 @@ class JsonFormatter(logging.Formatter):
 class RequestLog:
     """A line for a request that failed, or took `slow_s` seconds or more; for every other one at level debug."""
 
-    def __init__(self, slow_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._slow_s, self._clock = slow_s, clock
+    def __init__(self, slow_s: float, clock: Callable[[], float] = time.monotonic, model: str = "") -> None:
+        """`model`: the name of the one whose requests these are, where there are several."""
+        self._slow_s, self._clock, self._model = slow_s, clock, model
         self._second = 0
         self._lines: Counter[str] = Counter()  # in this second, by outcome
         self._left_out: Counter[str] = Counter()  # since the last line, by outcome
@@ -84,6 +85,7 @@ class RequestLog:
         fields = {
             "outcome": report.outcome,
             "positions": report.positions,
+            **({"model": self._model} if self._model else {}),
             **{
                 f"{name}_ms": round(seconds * 1000, 3)
                 for name, seconds in (
@@ -96,6 +98,8 @@ class RequestLog:
         message = f"{report.outcome}: {report.positions} positions in {fields['total_ms']} ms" + (
             f" (queue {fields['queue_ms']}, compute {fields['compute_ms']})" if report.outcome == OK else ""
         )
+        if self._model:
+            message = f"{self._model}: {message}"
         if report.detail:
             message += f": {report.detail}"
         if left_out := self._left_out.pop(report.outcome, 0):

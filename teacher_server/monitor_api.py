@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Response
 
 from teacher_server.device_memory import DeviceMemory
 from teacher_server.exposition import Exposition
-from teacher_server.oip_service import InferenceModel
+from teacher_server.models import Models
 from teacher_server.status import Status, status_of
 
 PAGE = Path(__file__).parent / "status_page"
@@ -29,9 +29,9 @@ HEADERS = {
 }
 
 
-def monitor_router(model: InferenceModel, memory: DeviceMemory) -> APIRouter:
+def monitor_router(models: Models, memory: DeviceMemory) -> APIRouter:
     """`/metrics` in Prometheus's text format, or OpenMetrics where the Accept header prefers it; the page `/`."""
-    router, exposition = APIRouter(tags=["monitoring"]), Exposition(model, memory)
+    router, exposition = APIRouter(tags=["monitoring"]), Exposition(models, memory)
 
     @router.get("/metrics", response_class=Response)
     async def metrics(accept: Annotated[str, Header()] = "") -> Response:
@@ -39,10 +39,10 @@ def monitor_router(model: InferenceModel, memory: DeviceMemory) -> APIRouter:
         return Response(body, headers={"content-type": content_type})
 
     @router.get("/status.json")
-    async def status(response: Response) -> Status:
-        """What the status page shows."""
+    async def status(response: Response, model: str = "") -> Status:
+        """What the status page shows of a model, by its name or digest; empty: the first one."""
         response.headers["cache-control"] = "no-store"
-        return status_of(model, memory)
+        return status_of(models, memory, model)
 
     for path, (name, media_type) in FILES.items():
         page = _page((PAGE / name).read_bytes(), media_type)

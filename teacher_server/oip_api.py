@@ -12,6 +12,7 @@ from teacher_server.calls import Calls, take_over_id
 from teacher_server.dense import Array
 from teacher_server.errors import InvalidRequest
 from teacher_server.grpc_status import parsed, service_handler
+from teacher_server.models import Models
 from teacher_server.offload import offloaded
 from teacher_server.oip_service import VERSION, Inference, InferenceModel, Inferred
 from teacher_server.oip_tensors import datatype_of, from_bytes, from_numbers
@@ -20,10 +21,10 @@ SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_
 
 
 class InferenceMethods:
-    """The protocol's methods over one model, from and to serialised messages."""
+    """The protocol's methods over a server's models, from and to serialised messages."""
 
-    def __init__(self, model: InferenceModel) -> None:
-        self._model = model
+    def __init__(self, models: Models) -> None:
+        self._models = models
 
     def handler(self, calls: Calls) -> grpc.GenericRpcHandler:
         """What a server needs to offer the methods."""
@@ -38,6 +39,7 @@ class InferenceMethods:
                 "ModelConfig": self._model_config,
                 "ModelStatistics": self._model_statistics,
                 "ModelInfer": self._model_infer,
+                "RepositoryIndex": self._repository_index,
             },
             calls,
         )
@@ -48,41 +50,46 @@ class InferenceMethods:
 
     async def _server_ready(self, data: bytes, remaining: float | None) -> bytes:
         parsed(pb.ServerReadyRequest, data)
-        return pb.ServerReadyResponse(ready=self._model.ready).SerializeToString()
+        return pb.ServerReadyResponse(ready=self._models.ready).SerializeToString()
 
     async def _server_metadata(self, data: bytes, remaining: float | None) -> bytes:
         parsed(pb.ServerMetadataRequest, data)
-        return pb.ServerMetadataResponse(**self._model.server_metadata()).SerializeToString()
+        return pb.ServerMetadataResponse(**self._models.server_metadata()).SerializeToString()
 
     async def _model_ready(self, data: bytes, remaining: float | None) -> bytes:
-        self._meant(parsed(pb.ModelReadyRequest, data))
-        return pb.ModelReadyResponse(ready=self._model.ready).SerializeToString()
+        model = self._meant(parsed(pb.ModelReadyRequest, data))
+        return pb.ModelReadyResponse(ready=model.ready).SerializeToString()
 
     async def _model_metadata(self, data: bytes, remaining: float | None) -> bytes:
-        self._meant(parsed(pb.ModelMetadataRequest, data))
-        return ParseDict(self._model.metadata(), pb.ModelMetadataResponse()).SerializeToString()
+        model = self._meant(parsed(pb.ModelMetadataRequest, data))
+        return ParseDict(model.metadata(), pb.ModelMetadataResponse()).SerializeToString()
 
     async def _model_config(self, data: bytes, remaining: float | None) -> bytes:
-        self._meant(parsed(pb.ModelConfigRequest, data))
-        return ParseDict({"config": self._model.config()}, pb.ModelConfigResponse()).SerializeToString()
+        model = self._meant(parsed(pb.ModelConfigRequest, data))
+        return ParseDict({"config": model.config()}, pb.ModelConfigResponse()).SerializeToString()
 
     async def _model_statistics(self, data: bytes, remaining: float | None) -> bytes:
         request = parsed(pb.ModelStatisticsRequest, data)
-        if request.name or request.version:  # neither: all models
-            self._meant(request)
-        return ParseDict(self._model.model_statistics(), pb.ModelStatisticsResponse()).SerializeToString()
+        chosen = [self._meant(request)] if request.name or request.version else []  # neither: all models
+        return ParseDict(self._models.statistics(*chosen), pb.ModelStatisticsResponse()).SerializeToString()
 
     async def _model_infer(self, data: bytes, remaining: float | None) -> bytes:
-        with self._model.service.reading():
+        with self._models.reading():
             message = parsed(pb.ModelInferRequest, data)
             take_over_id(message.id)
-            self._model.check(message.model_name, message.model_version)
+            model = self._models.named(message.model_name, message.model_version)
+        with model.service.reading():
             request = await offloaded(len(data), _read, message)
-        answer = await self._model.infer(request, remaining)
+        answer = await model.infer(request, remaining)
         return _written(message, answer).SerializeToString()
 
-    def _meant(self, request: Any) -> None:
-        self._model.check(request.name, request.version)
+    async def _repository_index(self, data: bytes, remaining: float | None) -> bytes:
+        ready_only = parsed(pb.RepositoryIndexRequest, data).ready
+        models = [each for each in self._models.index() if each["state"] == "READY" or not ready_only]
+        return ParseDict({"models": models}, pb.RepositoryIndexResponse()).SerializeToString()
+
+    def _meant(self, request: Any) -> InferenceModel:
+        return self._models.named(request.name, request.version)
 
 
 def _read(message: pb.ModelInferRequest) -> Inference:

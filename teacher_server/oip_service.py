@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from teacher_server import __version__
 from teacher_server.dense import (
     INPUTS,
     LOG_PROBS,
@@ -18,11 +17,10 @@ from teacher_server.dense import (
     read_trips,
     trip_outputs,
 )
-from teacher_server.errors import InvalidRequest, UnknownModel
+from teacher_server.errors import InvalidRequest
 from teacher_server.metrics import Metrics
 from teacher_server.offload import offloaded
 from teacher_server.oip_model import config_parameters
-from teacher_server.oip_statistics import statistics_of
 from teacher_server.reports import State
 from teacher_server.service import Answer, Service
 from teacher_server.waiting import Priority
@@ -75,20 +73,12 @@ class InferenceModel:
     metrics: Metrics = field(default_factory=Metrics)
 
     @property
+    def digest(self) -> str:
+        return self.service.description.digest
+
+    @property
     def ready(self) -> bool:
         return self.service.state is State.READY
-
-    def check(self, name: str, version: str = "") -> None:
-        """Raise UnknownModel unless this model is meant. An empty version is any."""
-        if name != self.name:
-            raise UnknownModel(f"there is no model {name!r} here, only {self.name!r}")
-        if version not in ("", VERSION):
-            raise UnknownModel(f"model {name!r} has no version {version!r}, only {VERSION!r}")
-
-    def server_metadata(self) -> dict[str, Any]:
-        """Who serves, and which extensions of the protocol it speaks."""
-        extensions = ["binary_tensor_data", "model_configuration", "parameters", "schedule_policy", "statistics"]
-        return {"name": "teacher", "version": __version__, "extensions": extensions}
 
     def metadata(self) -> dict[str, Any]:
         """The model's tensors; -1 is any size, and the first dimension is the batch's."""
@@ -118,10 +108,6 @@ class InferenceModel:
             "dynamic_batching": {"priority_levels": 2, "default_priority_level": 1},
             "parameters": {name: {"string_value": value} for name, value in parameters.items()},
         }
-
-    def model_statistics(self) -> dict[str, Any]:
-        """What the model has done so far."""
-        return {"model_stats": [statistics_of(self.metrics, self.name, VERSION)]}
 
     async def infer(self, request: Inference, remaining: float | None = None) -> Inferred:
         """The answer. `remaining`: seconds that the caller will still wait, if its protocol says so.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from time import perf_counter
 from typing import Any
+
+from teacher_server.errors import TeacherError
 
 OK, CANCELLED = "ok", "Cancelled"
 
@@ -68,3 +72,14 @@ def tee(observers: Sequence[Observer]) -> Observer:
         return tell
 
     return Observer(**{each.name: to_all(each.name) for each in fields(Observer)})
+
+
+@contextmanager
+def reading(observer: Observer) -> Iterator[None]:
+    """Around what is done to a request before a service has it: one that fails there has ended, and is reported."""
+    arrived = perf_counter()
+    try:
+        yield
+    except TeacherError as error:
+        observer.request(RequestReport(type(error).__name__, perf_counter() - arrived, detail=error.brief))
+        raise

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from teacher_server import rest_models as records
 from teacher_server.calls import take_over_id
 from teacher_server.http_status import HTTP_STATUS_OF
+from teacher_server.models import Models
 from teacher_server.offload import offloaded
 from teacher_server.oip_service import InferenceModel
 from teacher_server.rest_body import JSON_LENGTH, read_body
@@ -61,38 +62,38 @@ INFER_REQUEST = {
 }
 
 
-def add_rest_pages(app: FastAPI, model: InferenceModel) -> None:
+def add_rest_pages(app: FastAPI, models: Models) -> None:
     """Offer the protocol's pages and describe them in the application's OpenAPI document."""
-    app.include_router(_server_pages(model))
+    app.include_router(_server_pages(models))
 
-    def check(request: Request, *names: str) -> None:
+    def find(request: Request, *names: str) -> None:
         # An inference that ends here has ended as any other does, and is counted.
-        with model.service.reading() if request.method == "POST" else nullcontext():
-            model.check(*names)
+        with models.reading() if request.method == "POST" else nullcontext():
+            request.state.model = models.named(*names)
 
     async def latest(request: Request, model_name: str) -> None:
-        check(request, model_name)
+        find(request, model_name)
 
     async def version(request: Request, model_name: str, model_version: Annotated[str, Path(examples=["1"])]) -> None:
-        check(request, model_name, model_version)
+        find(request, model_name, model_version)
 
     for prefix, known in (
         ("/v2/models/{model_name}", latest),
         ("/v2/models/{model_name}/versions/{model_version}", version),
     ):
         router = APIRouter(prefix=prefix, tags=["model"], dependencies=[Depends(known)], responses=ERRORS)
-        _add_records(router, model)
-        _add_inference(router, model)
+        _add_records(router, models)
+        _add_inference(router)
         app.include_router(router)
     _describe_requests(app)
 
 
-def _server_pages(model: InferenceModel) -> APIRouter:
+def _server_pages(models: Models) -> APIRouter:
     router = APIRouter(prefix="/v2", tags=["server"])
 
     @router.get("", response_model=records.ServerMetadata)
     async def server_metadata() -> dict[str, Any]:
-        return model.server_metadata()
+        return models.server_metadata()
 
     @router.get("/health/live", response_model=records.ServerLive)
     async def server_live() -> dict[str, bool]:
@@ -100,34 +101,46 @@ def _server_pages(model: InferenceModel) -> APIRouter:
 
     @router.get("/health/ready", response_model=records.ServerReady, responses={503: {"model": records.ServerReady}})
     async def server_ready() -> JSONResponse:
-        return JSONResponse({"ready": model.ready}, 200 if model.ready else 503)
+        return JSONResponse({"ready": models.ready}, 200 if models.ready else 503)
 
     @router.get("/models/stats", response_model=records.Statistics)
     async def statistics() -> dict[str, Any]:
-        return model.model_statistics()
+        return models.statistics()
+
+    @router.post("/repository/index", response_model=list[records.RepositoryEntry])
+    async def repository_index() -> list[dict[str, str]]:
+        """Which models there are, those included that cannot be served."""
+        return models.index()
 
     return router
 
 
-def _add_records(router: APIRouter, model: InferenceModel) -> None:
+def _found(request: Request) -> InferenceModel:
+    """The model that the page's address names."""
+    model: InferenceModel = request.state.model
+    return model
+
+
+def _add_records(router: APIRouter, models: Models) -> None:
     @router.get("", response_model=records.ModelMetadata)
-    async def model_metadata() -> dict[str, Any]:
-        return model.metadata()
+    async def model_metadata(request: Request) -> dict[str, Any]:
+        return _found(request).metadata()
 
     @router.get("/ready", response_model=records.ModelReady, responses={503: {"model": records.ModelReady}})
-    async def model_ready() -> JSONResponse:
+    async def model_ready(request: Request) -> JSONResponse:
+        model = _found(request)
         return JSONResponse({"name": model.name, "ready": model.ready}, 200 if model.ready else 503)
 
     @router.get("/config", response_model=records.ModelConfig, response_model_exclude_none=True)
-    async def model_config() -> dict[str, Any]:
-        return model.config()
+    async def model_config(request: Request) -> dict[str, Any]:
+        return _found(request).config()
 
     @router.get("/stats", response_model=records.Statistics)
-    async def model_statistics() -> dict[str, Any]:
-        return model.model_statistics()
+    async def model_statistics(request: Request) -> dict[str, Any]:
+        return models.statistics(_found(request))
 
 
-def _add_inference(router: APIRouter, model: InferenceModel) -> None:
+def _add_inference(router: APIRouter) -> None:
     @router.post(
         "/infer",
         response_model=records.InferResponse,
@@ -136,6 +149,7 @@ def _add_inference(router: APIRouter, model: InferenceModel) -> None:
     )
     async def infer(request: Request) -> Response:
         """Log-probabilities of candidate cells after histories, or likelihoods of whole trips, in the dense form."""
+        model = _found(request)
         with model.service.reading():
             body = await read_body(request, model.service.limits.max_message_bytes)
             asked = await offloaded(len(body.json), read_inference, body)

@@ -172,6 +172,13 @@ class Statistics(BaseModel):
     model_stats: list[ModelStatistics]
 
 
+class RepositoryEntry(BaseModel):
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str = Field(description="Why it is not ready, or what is wrong with what should take its place.")
+
+
 class ServerLive(BaseModel):
     live: bool
 

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from teacher_server.artifact import load_artifact
-from teacher_server.batcher import Batcher
+from teacher_server.artifact import read_description
+from teacher_server.assembly import Assembly
 from teacher_server.calls import Calls
-from teacher_server.description import TeacherDescription
 from teacher_server.device_memory import DeviceMemory
-from teacher_server.engine import BATCH_TOKENS, Engine, choose_device, choose_dtype
 from teacher_server.errors import BadSettings
 from teacher_server.grpc_api import GrpcDoor
+from teacher_server.hosting import Hosting, settle_memory
 from teacher_server.http_api import HttpDoor
 from teacher_server.logs import RequestLog, configure
-from teacher_server.metrics import Metrics
+from teacher_server.models import Models
 from teacher_server.monitor_api import monitor_router
-from teacher_server.oip_service import InferenceModel
-from teacher_server.packing import Packer
 from teacher_server.reports import Observer, State, tee
+from teacher_server.repository import Repository
 from teacher_server.security import Access, access_of
-from teacher_server.service import Service
 from teacher_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,26 +44,18 @@ def run(settings: Settings) -> None:
     """
     configure(settings.telling.log_format, settings.telling.log_level)
     access = access_of(settings.security, settings.addresses)
-    engine, description = _load(settings)
-    tracing = _tracing(settings.telling.otlp_endpoint, description.digest)
+    repository, assembly = Repository(settings.artifacts, settings.model_name), Assembly(settings)
+    tracing = _tracing(settings.telling.otlp_endpoint, settings.artifacts[0] if repository.single else None)
     try:
-        asyncio.run(_serve(settings, access, engine, description, tracing))
+        hosting = _hosting(settings, repository, assembly, tracing)
+        hosting.load_all()
+        asyncio.run(_serve(settings, access, hosting, tracing))
     finally:
         if tracing:
             tracing.close()
 
 
-def _load(settings: Settings) -> tuple[Engine, TeacherDescription]:
-    artifact = load_artifact(settings.artifact)
-    try:
-        device = choose_device(settings.device)
-        dtype = choose_dtype(settings.dtype, device)
-    except ValueError as error:
-        raise BadSettings(str(error)) from None
-    return Engine(artifact.build(), device, dtype, settings.compile), artifact.description
-
-
-def _tracing(endpoint: str | None, digest: str) -> Tracing | None:
+def _tracing(endpoint: str | None, only: Path | None) -> Tracing | None:
     """Traces, if a flag or OpenTelemetry's own variables ask for them. Raises BadSettings without the extra."""
     told = {name: os.environ.get(f"OTEL_{name}", "") for name in OTEL_SWITCHES}
     off = told["SDK_DISABLED"].lower() == "true" or told["TRACES_EXPORTER"] == "none"
@@ -77,90 +65,74 @@ def _tracing(endpoint: str | None, digest: str) -> Tracing | None:
         from teacher_server.tracing import Tracing
     except ModuleNotFoundError as error:
         raise BadSettings(f"traces need {error.name}: pip install 'hoser-distill[otel]'") from None
-    return Tracing(endpoint, digest)
+    return Tracing(endpoint, read_description(only).digest if only else None)
 
 
-def _model(
-    settings: Settings, engine: Engine, description: TeacherDescription, observers: Sequence[Observer]
-) -> InferenceModel:
-    special = description.special
-    batch_tokens = settings.batch_tokens or BATCH_TOKENS[engine.device.type]
-    packer = Packer(description.model.block_size, special.sot, special.pad, batch_tokens, bucketed=settings.compile)
-    metrics = Metrics(batch_tokens)
-    observer = tee([metrics.observer, *observers])
-    batcher = Batcher(
-        engine.log_probs,
-        packer,
-        settings.queue_tokens,
-        max_queue_delay=settings.max_queue_delay,
-        batch_timeout=settings.batch_timeout,
-        observer=observer,
-    )
-    service = Service(description, engine.compute_type, batcher, settings.limits, observer)
-    return InferenceModel(service, settings.model_name, metrics)
+def _hosting(settings: Settings, repository: Repository, assembly: Assembly, tracing: Tracing | None) -> Hosting:
+    def observers(name: str = "", digest: str = "") -> list[Observer]:
+        told = [RequestLog(settings.telling.slow_request, model=name).observer]
+        return [*told, tracing.observer(digest)] if tracing else told
+
+    models = Models(observer=tee(observers()))
+    return Hosting(repository, models, assembly, observers, settings.drain_timeout)
 
 
-async def _serve(
-    settings: Settings, access: Access, engine: Engine, description: TeacherDescription, tracing: Tracing | None
-) -> None:
-    stop = _stop_event(settings.until_stdin_closes)
-    states: asyncio.Queue[State] = asyncio.Queue()
-    observers = [RequestLog(settings.telling.slow_request).observer, Observer(state=states.put_nowait)]
-    model = _model(settings, engine, description, [*observers, tracing.observer] if tracing else observers)
-    service, calls = model.service, Calls(tracing.span) if tracing else Calls()
-    grpc_door = GrpcDoor(model, settings.connections, access, calls)
-    pages = monitor_router(model, DeviceMemory(engine.device))
-    http_door = HttpDoor(model, [pages], settings.connections, access, calls) if settings.http_address else None
-    following = asyncio.create_task(_follow(states, grpc_door, settings.exit_when_stuck))
+async def _serve(settings: Settings, access: Access, hosting: Hosting, tracing: Tracing | None) -> None:
+    stop, changed, models = _stop_event(settings.until_stdin_closes), asyncio.Event(), hosting.models
+    models.on_change = changed.set
+    calls, limits = Calls(tracing.span) if tracing else Calls(), settings.limits
+    grpc_door = GrpcDoor(models, settings.connections, access, calls, limits.max_message_bytes)
+    pages = monitor_router(models, DeviceMemory(hosting.torch_device))
+    http_door = HttpDoor(models, [pages], settings.connections, access, calls) if settings.http_address else None
+    following = asyncio.create_task(_follow(changed, models, grpc_door, settings.exit_when_stuck))
     try:
         bound = [f"grpc={grpc_door.bind(address)}" for address in settings.grpc_addresses]
         await grpc_door.start()
         if http_door and settings.http_address:
             bound.append(f"http={await http_door.start(settings.http_address)}")
         # Stable lines, so that a program that starts a server can read its ports.
-        _announce(f"teacher: listening {' '.join(bound)} digest={description.digest}")
-        await _until_stopped(service, grpc_door, stop)
-        service.leave()
+        _announce(f"teacher: listening {' '.join(bound)} digest={','.join(model.digest for model in models)}")
+        await _until_stopped(hosting, grpc_door, stop)
+        models.leave()
         log.info("stopping: not ready for %s s, then finishing the requests that are here", settings.drain_delay)
         await asyncio.sleep(settings.drain_delay)
     finally:
         following.cancel()
         # Not ready first, then finish what was admitted, then close the ports.
-        await grpc_door.set_serving(False)
-        await service.drain(settings.drain_timeout)
+        models.leave()
+        await grpc_door.tell_health()
+        await asyncio.gather(models.drain(settings.drain_timeout), *hosting.retiring)
         await grpc_door.stop(CLOSING_SECONDS)
         if http_door:
             await http_door.stop(CLOSING_SECONDS)
 
 
-async def _follow(states: asyncio.Queue[State], grpc_door: GrpcDoor, exit_when_stuck: bool) -> None:
-    """Say over grpc.health.v1 what the service's state is; the HTTP pages read it themselves."""
+async def _follow(changed: asyncio.Event, models: Models, grpc_door: GrpcDoor, exit_when_stuck: bool) -> None:
+    """Say over grpc.health.v1 what the state is; the HTTP pages read it themselves."""
     while True:
-        state = await states.get()
-        await grpc_door.set_serving(state is State.READY)
-        if exit_when_stuck and state is State.STUCK:
+        await changed.wait()
+        changed.clear()
+        await grpc_door.tell_health()
+        if exit_when_stuck and models.state is State.STUCK:
             await asyncio.sleep(CLOSING_SECONDS)  # the callers are being told
             os._exit(1)  # an ordinary end would wait for the thread that the device holds
 
 
-async def _until_stopped(service: Service, grpc_door: GrpcDoor, stop: asyncio.Event) -> None:
+async def _until_stopped(hosting: Hosting, grpc_door: GrpcDoor, stop: asyncio.Event) -> None:
     """Warm up, be ready, and return when the process is told to stop. Raises what the warm-up raises."""
-    warm_up = asyncio.ensure_future(service.warm_up())
+    warm_up = asyncio.ensure_future(hosting.warm_up())
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait({warm_up, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    following = None
     if warm_up.done():
         warm_up.result()
         settle_memory()
-        await grpc_door.set_serving(True)
+        await grpc_door.tell_health()
+        following = asyncio.create_task(hosting.follow())
         _announce("teacher: ready")
     await stopped
-    warm_up.cancel()
-
-
-def settle_memory() -> None:
-    """Leave what is here by now, which stays, out of garbage collections: each would hold all callers up for 0.2 s."""
-    gc.collect()
-    gc.freeze()
+    for task in (warm_up, *([following] if following else [])):
+        task.cancel()
 
 
 def _stop_event(until_stdin_closes: bool) -> asyncio.Event:

@@ -5,8 +5,8 @@ Letters: B histories, P scored positions, C candidates of a request (see rows.Sc
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeVar
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from teacher_server.admission import check_limits, check_row_tokens, check_trip_limits, check_trips, check_work
 from teacher_server.batcher import Batcher, Priority, WorkResult
 from teacher_server.description import TeacherDescription
-from teacher_server.errors import MAX_BRIEF, NotReady, TeacherError, WrongTeacher
+from teacher_server.errors import MAX_BRIEF, NotReady, WrongTeacher
 from teacher_server.limits import Limits
-from teacher_server.reports import CANCELLED, OK, Observer, RequestReport, State
+from teacher_server.reports import CANCELLED, OK, Observer, RequestReport, State, reading
 from teacher_server.rows import Floats, Ints, ScoreWork
 from teacher_server.trips import TripWork, sums_of_trips
 
@@ -121,15 +121,9 @@ class Service:
         """The log-likelihoods of whole trips; all else as `score`."""
         return await self._reported(trips.positions, self._likelihood(trips, digest, priority, timeout))
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> AbstractContextManager[None]:
         """Around what a door does to a request before `score`: one that fails there has ended, and is reported."""
-        arrived = perf_counter()
-        try:
-            yield
-        except TeacherError as error:
-            self._observer.request(RequestReport(type(error).__name__, perf_counter() - arrived, detail=error.brief))
-            raise
+        return reading(self._observer)
 
     async def _reported(self, positions: int, answering: Awaitable[A]) -> A:
         """The answer; whatever becomes of it, the observer hears of it once."""

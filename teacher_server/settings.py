@@ -11,6 +11,7 @@ from teacher_server.errors import BadSettings
 from teacher_server.limits import Connections, Limits
 
 LOG_FORMATS = ("text", "json")
+MODEL_NAME = r"[A-Za-z0-9._-]+"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -57,10 +58,10 @@ class Telling:
 class Settings:
     """A server's settings. Times are seconds."""
 
-    artifact: Path
+    artifacts: tuple[Path, ...]  # folders of teachers, and folders of such folders
     grpc_addresses: tuple[Address, ...]
     http_address: TcpAddress | None  # None: no HTTP
-    model_name: str  # in the Open Inference Protocol
+    model_name: str | None  # of a single teacher, in the Open Inference Protocol
     device: str  # auto, cpu or cuda
     dtype: str  # auto, float32, bfloat16 or float16
     batch_tokens: int | None  # row tokens that the device computes at once; None: what suits the device
@@ -78,7 +79,7 @@ class Settings:
     until_stdin_closes: bool
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.model_name):
+        if self.model_name is not None and not re.fullmatch(MODEL_NAME, self.model_name):
             raise BadSettings(f"bad --model-name {self.model_name!r}: use letters, digits and ._-")
         if not self.grpc_addresses:
             raise BadSettings("no gRPC address: give --grpc-address HOST:PORT or unix:PATH")

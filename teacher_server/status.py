@@ -13,7 +13,7 @@ from teacher_server.device_memory import DeviceMemory
 from teacher_server.limits import Limits
 from teacher_server.metrics import shares
 from teacher_server.model import ModelConfig
-from teacher_server.oip_service import InferenceModel
+from teacher_server.models import Models
 from teacher_server.recent import (
     QUANTILE_SECONDS,
     RATE_SECONDS,
@@ -116,6 +116,15 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """A model of this server."""
+
+    name: str
+    state: str  # READY or UNAVAILABLE
+    reason: str  # why it is not ready, or why what should take its place cannot be served
+
+
+@dataclass(frozen=True)
 class Status:
     """The whole record."""
 
@@ -129,16 +138,21 @@ class Status:
     totals: Totals
     series: Series
     model: Identity
+    models: list[Neighbour]  # all, this one included
 
 
-def status_of(model: InferenceModel, memory: DeviceMemory) -> Status:
-    """The record of now."""
+def status_of(models: Models, memory: DeviceMemory, name: str = "") -> Status:
+    """The record of now, of the model with this name or digest; empty: of the first one.
+
+    Raises UnknownModel, and NotReady where there is none.
+    """
+    model = models.named(name) if name else next(iter(models), None) or models.meant()
     service, metrics = model.service, model.metrics
     seconds = metrics.recent.series()
     minute, now = seconds[-QUANTILE_SECONDS:], seconds[-RATE_SECONDS:]
     description, waiting, most = service.description, service.queued_tokens, service.queue_tokens
     return Status(
-        state=service.state.value,
+        state=models.state.value,
         uptime_s=round(time.time() - metrics.started, 1),
         rates=Rates(*(_sum(now, name) / len(now) for name in ("positions", "requests", "failed", "batches"))),
         latency_ms=_latency(minute),
@@ -163,6 +177,7 @@ def status_of(model: InferenceModel, memory: DeviceMemory) -> Status:
             description.grid,
             service.limits,
         ),
+        models=[Neighbour(**{key: each[key] for key in ("name", "state", "reason")}) for each in models.index()],
     )
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -30,8 +31,11 @@ CLOSING_SECONDS = 2.0  # for the spans that are still here when the server stops
 class Tracing:
     """Spans for one server process, sent over OTLP (gRPC). What is not given here, OTEL_* variables may say."""
 
-    def __init__(self, endpoint: str | None, digest: str) -> None:
-        about = {"service.name": "teacher", "service.version": __version__, "teacher.digest": digest}
+    def __init__(self, endpoint: str | None, digest: str | None) -> None:
+        """`digest`: of the teacher, where one is all that is ever served."""
+        about = {"service.name": "teacher", "service.version": __version__}
+        if digest:
+            about["teacher.digest"] = digest
         if "OTEL_SERVICE_NAME" in os.environ:
             del about["service.name"]
         timeout = None if "OTEL_EXPORTER_OTLP_TIMEOUT" in os.environ else EXPORT_SECONDS
@@ -41,10 +45,9 @@ class Tracing:
         self._tracer = self._provider.get_tracer("teacher", __version__)
         self._propagator = TraceContextTextMapPropagator()
 
-    @property
-    def observer(self) -> Observer:
-        """What hears for the spans."""
-        return Observer(request=self._on_request)
+    def observer(self, digest: str = "") -> Observer:
+        """What hears for the spans; `digest`: of the teacher whose requests these are."""
+        return Observer(request=partial(self._on_request, digest))
 
     @contextmanager
     def span(self, name: str, headers: Mapping[str, str]) -> Iterator[None]:
@@ -59,7 +62,7 @@ class Tracing:
         closing.start()
         closing.join(CLOSING_SECONDS)
 
-    def _on_request(self, report: RequestReport) -> None:
+    def _on_request(self, digest: str, report: RequestReport) -> None:
         """A request has ended within the current span: what is known of its times becomes spans of their own."""
         span = trace.get_current_span()
         span.set_attributes(
@@ -67,6 +70,7 @@ class Tracing:
                 "teacher.request_id": current_id(),
                 "teacher.outcome": report.outcome,
                 "teacher.positions": report.positions,
+                **({"teacher.digest": digest} if digest else {}),
             }
         )
         if report.outcome != OK:

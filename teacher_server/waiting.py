@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,6 +55,13 @@ class Ticket:
         self.unknown_rows -= len(part.lengths)
         if not self.unknown_rows and not self.answer.done():
             self.answer.set_result(self.log_probs)
+
+
+def fail(tickets: Iterable[Ticket], error: Exception) -> None:
+    """Answer all that have no answer yet with an error."""
+    for ticket in tickets:
+        if not ticket.answer.done():
+            ticket.answer.set_exception(error)
 
 
 Group = list[tuple[Ticket, RowPlan]]  # what is packed together

@@ -26,13 +26,13 @@ class Watched(Generic[T]):
     def __init__(self, files: tuple[Path, ...], load: Callable[[], T]) -> None:
         self._files, self._load = files, load
         self._lock = threading.Lock()
-        self._stamp = _stamp(files)
+        self._stamp = stamp_of(files)
         self._value = load()
 
     def value(self) -> T:
         """The newest good value. It costs one stat for each file."""
         with self._lock:
-            stamp = _stamp(self._files)
+            stamp = stamp_of(self._files)
             if stamp != self._stamp:
                 self._renew(stamp)
             return self._value
@@ -45,12 +45,12 @@ class Watched(Generic[T]):
             log.error("%s; what was read before stays in use", error)
             self._stamp = stamp
             return
-        if _stamp(self._files) == stamp:  # else they are just being written: the next caller looks again
+        if stamp_of(self._files) == stamp:  # else they are just being written: the next caller looks again
             self._stamp, self._value = stamp, value
             log.info("read again, for it changed: %s", names)
 
 
-def _stamp(files: tuple[Path, ...]) -> Stamp:
+def stamp_of(files: tuple[Path, ...]) -> Stamp:
     """Changes whenever a file is written or another one takes its place, also behind a link."""
 
     def of(file: Path) -> tuple[int, ...] | None:

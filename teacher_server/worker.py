@@ -45,6 +45,7 @@ class Worker:
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+            del call  # and with it what it was called with, which may be large
 
 
 def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:

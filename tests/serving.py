@@ -104,7 +104,7 @@ def wait_until_ready(process: subprocess.Popen[str]) -> RunningTeacher:
     """Read the two lines that a server prints on its way up; it fails the test if they do not come."""
     try:
         listening = _line(process)
-        match = re.fullmatch(r"teacher: listening((?: grpc=\S+)+)(?: http=(\S+))? digest=([0-9a-f]{64})\n", listening)
+        match = re.fullmatch(r"teacher: listening((?: grpc=\S+)+)(?: http=(\S+))? digest=([0-9a-f,]+)\n", listening)
         assert match, f"unexpected first line {listening!r}"
         assert _line(process) == "teacher: ready\n"
     except BaseException:

@@ -75,8 +75,8 @@ class Cluster:
         while running:
             yield _result(running.popleft())
 
-    def teacher(self, address: str, patience: Patience) -> ClusterTeacher:
-        return ClusterTeacher(address, patience)
+    def teacher(self, address: str, patience: Patience, digest: str | None = None) -> ClusterTeacher:
+        return ClusterTeacher(address, patience, digest)
 
 
 class ClusterTeacher:
@@ -86,13 +86,13 @@ class ClusterTeacher:
     are askers are under way at a time.
     """
 
-    def __init__(self, address: str, patience: Patience) -> None:
+    def __init__(self, address: str, patience: Patience, digest: str | None) -> None:
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         self.count = gpus or sum(node["Alive"] for node in ray.nodes())
         options = {"num_gpus": 1} if gpus else {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
         remote = _Asker.options(**options)  # type: ignore[attr-defined]
-        self._all = [remote.remote(address, patience) for _ in range(self.count)]
+        self._all = [remote.remote(address, patience, digest) for _ in range(self.count)]
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for asker in self._all:
             self._free.put(asker)
@@ -127,8 +127,8 @@ class ClusterTeacher:
 class _Asker:
     """Lives on a node, and anew on another one when that dies."""
 
-    def __init__(self, address: str, patience: Patience) -> None:
-        self._address, self._patience = address, patience
+    def __init__(self, address: str, patience: Patience, digest: str | None) -> None:
+        self._address, self._patience, self._digest = address, patience, digest
         self._teacher: Teacher | None = None
 
     def description(self) -> Description:
@@ -143,7 +143,7 @@ class _Asker:
     def _connected(self) -> Teacher:
         """At the first question, so that an error is that question's."""
         if self._teacher is None:
-            self._teacher = connect(self._address, self._patience)
+            self._teacher = connect(self._address, self._patience, digest=self._digest)
         assert self._teacher is not None, "addresses of nobody are refused before"
         return self._teacher
 

@@ -69,9 +69,12 @@ def teacher_address(flag: str | None, config: Config) -> str:
     return address
 
 
-def find_guide(address: str, config: Config, city: City, labels: Path | None = None) -> Guide:
+def find_guide(
+    address: str, config: Config, city: City, labels: Path | None = None, digest: str | None = None
+) -> Guide:
     """Connects to the teacher and checks that it fits; keeps its answers in the folder `labels`, if given.
 
+    Of several teachers at the address the one that the config names is asked, or else the one with this `digest`.
     Raises TeacherMismatch, TeacherUnavailable, CannotWrite or BadInput.
     """
     if address == NONE:
@@ -80,7 +83,7 @@ def find_guide(address: str, config: Config, city: City, labels: Path | None = N
         return _guide_by_labels(labels, config, city)
     distill = config.distill
     patience = Patience(distill.deadline_s, distill.on_teacher_loss, distill.wait_limit_s)
-    teacher = connect(address, patience)
+    teacher = connect(address, patience, digest=distill.teacher_digest or digest)
     if teacher is None:
         return Guide(UNIFORM, UniformTargets(distill.positions), None, {"kind": UNIFORM})
     try:

@@ -167,7 +167,9 @@ async def _cancelled(https: str, files: PemFiles) -> int:
     """How many requests the server has given up because nobody waited any more."""
     async with httpx.AsyncClient(base_url=https, verify=files.client_context(files.ca)) as client:
         text = (await client.get("/metrics")).text
-    line: Any = next(line for line in text.splitlines() if line.startswith('teacher_requests_total{outcome="Canc'))
+    line: Any = next(
+        line for line in text.splitlines() if line.startswith("teacher_requests_total{") and 'outcome="Canc' in line
+    )
     return int(float(line.split()[1]))
 
 

@@ -14,8 +14,8 @@ _LIMITS, _CONNECTIONS, _TELLING = Limits(), Connections(), Telling()
 
 
 def serve(
-    artifact: flag.Artifact,
-    model_name: flag.ModelName = "teacher",
+    artifact: flag.Artifacts,
+    model_name: flag.ModelName = None,
     device: flag.Device = "auto",
     dtype: flag.Dtype = "auto",
     compiled: flag.Compiled = False,
@@ -50,13 +50,13 @@ def serve(
     drain_timeout: flag.DrainTimeout = 30.0,
     until_stdin_closes: flag.UntilStdinCloses = False,
 ) -> None:
-    """Serve a teacher over gRPC, with health pages over HTTP, until SIGTERM or SIGINT."""
+    """Serve teachers over gRPC, with health pages over HTTP, until SIGTERM or SIGINT."""
     from teacher_server.serve import run  # torch and grpc load only for the command that needs them
 
     limits = Limits(max_sequences, max_tokens, max_positions, max_candidates, max_row_tokens, max_message_bytes)
     run(
         Settings(
-            artifact=artifact,
+            artifacts=tuple(artifact),
             grpc_addresses=tuple(parse_address(text) for text in grpc_address),
             http_address=_http_address(http_address),
             model_name=model_name,

@@ -16,9 +16,24 @@ _security = partial(typer.Option, rich_help_panel="Security")
 _telling = partial(typer.Option, rich_help_panel="Logs and traces")
 _stopping = partial(typer.Option, rich_help_panel="Stopping")
 
-Artifact = Annotated[Path, typer.Argument(envvar="TEACHER_ARTIFACT", help="Folder of the teacher to serve.")]
+Artifacts = Annotated[
+    list[Path],
+    typer.Argument(
+        envvar="TEACHER_ARTIFACT",
+        help="Folders of the teachers to serve, or a folder of such folders, in which teachers may come and go "
+        "(in the environment: separated by colons).",
+        show_default=False,
+    ),
+]
 
-ModelName = Annotated[str, _model(envvar="TEACHER_MODEL_NAME", help="The model's name in the Open Inference Protocol.")]
+ModelName = Annotated[
+    str | None,
+    _model(
+        envvar="TEACHER_MODEL_NAME",
+        help="The model's name in the Open Inference Protocol; of several teachers it is their folders' names.  "
+        "[default: teacher]",
+    ),
+]
 Device = Annotated[str, _model(envvar="TEACHER_DEVICE", help="auto, cpu or cuda.")]
 Dtype = Annotated[
     str,

@@ -160,6 +160,18 @@ function showOutcomes(outcomes) {
   if (rows.length) document.getElementById("outcome-rows").replaceChildren(...rows);
 }
 
+/** The server's teachers, where it has several, each a way to its own page. */
+function showModels(models) {
+  document.getElementById("models-section").hidden = models.length < 2;
+  const rows = models.map(({ name, state, reason }) => {
+    const [row, head] = [made("tr"), made("th", { scope: "row" })];
+    head.append(made("a", { href: `?model=${encodeURIComponent(name)}`, textContent: name }));
+    row.append(head, made("td", { textContent: [state.toLowerCase(), reason].filter(Boolean).join(": ") }));
+    return row;
+  });
+  document.getElementById("model-rows").replaceChildren(...rows);
+}
+
 function showState(state, meaning) {
   document.body.dataset.state = state.replace(" ", "-");
   document.title = `${state} · ${document.querySelector("h1").textContent}`;
@@ -177,6 +189,7 @@ function show(record) {
     bar.setAttribute("aria-valuenow", Math.round(percent));
   }
   showOutcomes(record.totals.outcomes);
+  showModels(record.models);
   for (const chart of charts) chart.draw({ ...record.series, waiting });
   showState(record.state, MEANINGS[record.state]);
 }
@@ -184,7 +197,7 @@ function show(record) {
 class Refused extends Error {}
 
 async function ask() {
-  const answer = await fetch("status.json", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+  const answer = await fetch(`status.json${location.search}`, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
   if (answer.status === 401) throw new Refused("it asks for a token or a client certificate");
   if (!answer.ok) throw new Refused(`it answers with status ${answer.status}`);
   return answer.json();

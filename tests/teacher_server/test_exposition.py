@@ -23,6 +23,7 @@ from teacher_server.device_memory import DeviceMemory
 from teacher_server.errors import InvalidRequest, TooLarge, WrongTeacher
 from teacher_server.http_api import HttpDoor
 from teacher_server.metrics import Metrics
+from teacher_server.models import Models
 from teacher_server.monitor_api import monitor_router
 from teacher_server.oip_service import InferenceModel
 from teacher_server.service import Service
@@ -45,7 +46,8 @@ def model() -> InferenceModel:
 def run(body: Callable[[InferenceModel, httpx.AsyncClient], Awaitable[None]]) -> None:
     async def whole() -> None:
         served = model()
-        door = HttpDoor(served, [monitor_router(served, DeviceMemory(torch.device("cpu")))])
+        models = Models([served])
+        door = HttpDoor(models, [monitor_router(models, DeviceMemory(torch.device("cpu")))])
         address = await door.start(TcpAddress("127.0.0.1", 0))
         try:
             async with httpx.AsyncClient(base_url=f"http://{address}") as client:
@@ -68,7 +70,9 @@ async def scraped(client: httpx.AsyncClient) -> Samples:
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:
-    return samples[name, frozenset(labels.items())]
+    """Of the model, where the name has a sample of each."""
+    of_model = frozenset((labels | {"model": "lmtad"}).items())
+    return samples[name, of_model if (name, of_model) in samples else frozenset(labels.items())]
 
 
 def test_what_was_asked_is_what_is_counted() -> None:

@@ -13,6 +13,7 @@ from teacher_server.addresses import TcpAddress
 from teacher_server.errors import MAX_BRIEF, BadArtifact, BadSettings, InvalidRequest, TeacherError
 from teacher_server.grpc_api import GrpcDoor
 from teacher_server.grpc_status import PUSHBACK, STATUS_OF
+from teacher_server.models import Models
 from teacher_server.service import Scores, Service
 from tests.teacher_server.dense_clients import infer_message
 from tests.teacher_server.gated import Gated, gated
@@ -32,7 +33,7 @@ def run(method: str, body: Callable[[Ask, Gated], Awaitable[None]], kind: type[S
 
     async def whole() -> None:
         async with gated(kind) as served:
-            door = GrpcDoor(served.model)
+            door = GrpcDoor(Models([served.model]))
             address = door.bind(TcpAddress("127.0.0.1", 0))
             await door.start()
             async with grpc.aio.insecure_channel(str(address)) as channel:

@@ -11,6 +11,7 @@ import pytest
 from teacher_server.addresses import TcpAddress
 from teacher_server.errors import BadSettings
 from teacher_server.http_api import HttpDoor
+from teacher_server.models import Models
 from teacher_server.oip_service import InferenceModel
 from tests.teacher_server.test_service import DIGEST, service
 
@@ -20,7 +21,7 @@ ANY_PORT = TcpAddress("127.0.0.1", 0)
 def test_pages_follow_the_service_through_its_life() -> None:
     async def whole() -> None:
         teacher = service()
-        door = HttpDoor(InferenceModel(teacher))
+        door = HttpDoor(Models([InferenceModel(teacher)]))
         address = await door.start(ANY_PORT)
         async with httpx.AsyncClient(base_url=f"http://{address}") as client:
 
@@ -45,7 +46,7 @@ def test_pages_follow_the_service_through_its_life() -> None:
 
 def test_health_says_which_teacher_this_is() -> None:
     async def whole() -> None:
-        door = HttpDoor(InferenceModel(service()))
+        door = HttpDoor(Models([InferenceModel(service())]))
         address = await door.start(ANY_PORT)
         async with httpx.AsyncClient(base_url=f"http://{address}") as client:
             health = (await client.get("/healthz")).json()
@@ -61,13 +62,13 @@ def test_a_port_in_use_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = TcpAddress("127.0.0.1", taken.getsockname()[1])
         with pytest.raises(BadSettings, match="Address already in use"):
-            asyncio.run(HttpDoor(InferenceModel(service())).start(address))
+            asyncio.run(HttpDoor(Models([InferenceModel(service())])).start(address))
 
 
 def test_a_stuck_device_asks_for_a_restart_and_may_recover() -> None:
     async def whole() -> None:
         teacher = service()
-        door = HttpDoor(InferenceModel(teacher))
+        door = HttpDoor(Models([InferenceModel(teacher)]))
         address = await door.start(ANY_PORT)
         await teacher.warm_up()
         async with httpx.AsyncClient(base_url=f"http://{address}") as client:

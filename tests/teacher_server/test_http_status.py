@@ -12,6 +12,7 @@ from teacher_server.addresses import TcpAddress
 from teacher_server.errors import BadArtifact, BadSettings, Overloaded, TeacherError
 from teacher_server.http_api import HttpDoor
 from teacher_server.http_status import HTTP_STATUS_OF, error_response
+from teacher_server.models import Models
 from teacher_server.oip_service import InferenceModel
 from teacher_server.service import Scores, Service
 from tests.teacher_server.dense_clients import infer_json
@@ -29,7 +30,7 @@ def run(body: Callable[[httpx.AsyncClient, Gated], Awaitable[None]], kind: type[
 
     async def whole() -> None:
         async with gated(kind) as served:
-            door = HttpDoor(served.model)
+            door = HttpDoor(Models([served.model]))
             address = await door.start(TcpAddress("127.0.0.1", 0))
             try:
                 async with httpx.AsyncClient(base_url=f"http://{address}", timeout=30) as client:
@@ -101,7 +102,7 @@ def test_what_nobody_expected_is_500_and_says_nothing() -> None:
 
 def test_a_teacher_that_is_not_ready_is_503() -> None:
     async def whole() -> None:
-        door = HttpDoor(InferenceModel(service()))
+        door = HttpDoor(Models([InferenceModel(service())]))
         address = await door.start(TcpAddress("127.0.0.1", 0))
         async with httpx.AsyncClient(base_url=f"http://{address}") as client:
             response = await client.post(INFER, json=BODY)

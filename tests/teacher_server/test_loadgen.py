@@ -171,7 +171,9 @@ def bench(address: str | None, *flags: str) -> subprocess.Popen[str]:
 
 
 def answered(teacher: RunningTeacher) -> float:
-    match = re.search(r'teacher_requests_total{outcome="ok"} (\S+)', httpx.get(f"{teacher.http}/metrics").text)
+    match = re.search(
+        r'teacher_requests_total{model="teacher",outcome="ok"} (\S+)', httpx.get(f"{teacher.http}/metrics").text
+    )
     assert match
     return float(match[1])
 

@@ -265,7 +265,7 @@ def test_bytes_that_are_no_message_are_a_bad_request(method: str, teacher: Runni
     # What is no part of this server has a status of its own: repositories, shared memory, streams.
     assert caught.value.code() in (INVALID, grpc.StatusCode.UNIMPLEMENTED)
     offered = method.startswith("Server") or method in ("ModelReady", "ModelMetadata", "ModelConfig", "ModelInfer")
-    assert (caught.value.code() is INVALID) == (offered or method == "ModelStatistics")
+    assert (caught.value.code() is INVALID) == (offered or method in ("ModelStatistics", "RepositoryIndex"))
 
 
 @pytest.mark.parametrize("kind", [pb.ModelReadyRequest, pb.ModelMetadataRequest, pb.ModelConfigRequest])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from teacher_server.errors import InvalidRequest, UnknownModel
+from teacher_server.models import Models
 from teacher_server.oip_service import Inference, InferenceModel
 from teacher_server.service import Scores, Service
 from teacher_server.waiting import Priority
@@ -63,8 +64,8 @@ def test_other_outputs_are_refused(outputs: tuple[str, ...]) -> None:
 
 def test_a_name_and_a_version_are_its_own() -> None:
     model = InferenceModel(service(), "lm")
-    model.check("lm")
-    model.check("lm", "1")
+    models = Models([model])
+    assert models.named("lm") is models.named("lm", "1") is models.named(model.digest) is model
     for name, version in (("", ""), ("LM", ""), ("teacher", "1"), ("lm", "01"), ("lm", "2")):
         with pytest.raises(UnknownModel, match="only"):
-            model.check(name, version)
+            models.named(name, version)

@@ -308,7 +308,7 @@ def test_every_page_says_which_model_is_here(http: httpx.Client, page: str) -> N
 
 
 def test_other_pages_are_not_there(http: httpx.Client) -> None:
-    for path in ("/v2/repository/index", "/v3", "/static-offline-docs/../../etc/passwd", "/static-offline-docs/"):
+    for path in ("/v2/repository", "/v3", "/static-offline-docs/../../etc/passwd", "/static-offline-docs/"):
         refused(http.get(path), 404, "Not Found")
 
 
@@ -319,6 +319,7 @@ def test_the_description_is_complete(http: httpx.Client) -> None:
         assert f"POST {base}/infer" in offered
         assert {f"GET {base}{page}" for page in ("", "/ready", "/config", "/stats")} <= offered
     assert {"GET /v2", "GET /v2/health/live", "GET /v2/health/ready", "GET /v2/models/stats"} <= offered
+    assert "POST /v2/repository/index" in offered
     known = document["components"]["schemas"]
     for name in references(document):
         assert name in known

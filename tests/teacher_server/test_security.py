@@ -289,4 +289,7 @@ def test_metrics_are_open_by_a_flag(tmp_path: Path, file: Path) -> None:
         assert ask_metrics(teacher, [])
         assert not ask_http(teacher, [])
         assert not ask_native(teacher, [])
-        assert 'teacher_requests_total{outcome="Unauthenticated"} 2.0\n' in httpx.get(f"{teacher.http}/metrics").text
+        assert (
+            'teacher_requests_total{model="teacher",outcome="Unauthenticated"} 2.0\n'
+            in httpx.get(f"{teacher.http}/metrics").text
+        )

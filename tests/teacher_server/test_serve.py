@@ -24,7 +24,7 @@ from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc
 from teacher_server.__main__ import app, main
 from teacher_server.artifact import load_artifact
-from teacher_server.serve import settle_memory
+from teacher_server.hosting import settle_memory
 from tests.serving import RunningTeacher, finished, serve, start, tiny_artifact, wait_until_ready
 from tests.teacher_server.scoring import log_probs_of, message_of, oracle, work_of
 

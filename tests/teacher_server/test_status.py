@@ -21,6 +21,7 @@ from teacher_server.device_memory import DeviceMemory
 from teacher_server.errors import WrongTeacher
 from teacher_server.http_api import HttpDoor
 from teacher_server.http_guard import METRICS_PAGES
+from teacher_server.models import Models
 from teacher_server.monitor_api import FILES, PAGE, monitor_router
 from teacher_server.oip_service import InferenceModel
 from teacher_server.recent import RATE_SECONDS, WINDOW, Recent
@@ -58,7 +59,7 @@ def served(clock: Clock) -> InferenceModel:
 
 def with_pages(served: InferenceModel, body: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
     async def whole() -> None:
-        door = HttpDoor(served, [monitor_router(served, CPU)])
+        door = HttpDoor(Models([served]), [monitor_router(Models([served]), CPU)])
         address = await door.start(TcpAddress("127.0.0.1", 0))
         try:
             async with httpx.AsyncClient(base_url=f"http://{address}") as client:
@@ -71,7 +72,7 @@ def with_pages(served: InferenceModel, body: Callable[[httpx.AsyncClient], Await
 
 
 def test_nothing_has_happened_yet(served: InferenceModel) -> None:
-    status = status_of(served, CPU)
+    status = status_of(Models([served]), CPU)
     assert (status.state, status.rates.positions, status.device.busy) == ("starting", 0, 0)
     assert (status.latency_ms.p99, status.latency_ms.waiting, status.batches.padding) == (None, None, None)
     assert (status.queue.requests, status.queue.tokens, status.queue.fill) == (0, 0, 0)
@@ -89,7 +90,7 @@ def test_what_has_happened(served: InferenceModel, clock: Clock) -> None:
         metrics.on_batch(BatchReport(3, rows=4, positions=5, row_tokens=100, tokens=tokens, padded=80, seconds=0.25))
     metrics.on_out_of_memory(128)
     clock.now += 1
-    status = status_of(served, CPU)
+    status = status_of(Models([served]), CPU)
     assert vars(status.rates) == {
         name: count / RATE_SECONDS
         for name, count in {"positions": 200, "requests": 4, "failed": 1, "batches": 2}.items()
@@ -131,10 +132,12 @@ def test_what_waits() -> None:
                 await asyncio.sleep(0.01)
             asked.append(asyncio.create_task(teacher.model.service.score(small)))
             await asyncio.sleep(0.05)
-            assert status_of(teacher.model, CPU).queue == Queue(requests=1, tokens=3, most_tokens=4, fill=0.75)
+            assert status_of(Models([teacher.model]), CPU).queue == Queue(
+                requests=1, tokens=3, most_tokens=4, fill=0.75
+            )
             teacher.device.go.set()
             await asyncio.gather(*asked)
-            assert status_of(teacher.model, CPU).queue == Queue(0, 0, 4, 0.0)
+            assert status_of(Models([teacher.model]), CPU).queue == Queue(0, 0, 4, 0.0)
 
     asyncio.run(whole())
 
@@ -198,7 +201,7 @@ def test_nothing_inline_and_nothing_from_outside() -> None:
 
 
 def test_all_parts_follow_the_rule_of_metrics(served: InferenceModel) -> None:
-    assert {route.path for route in monitor_router(served, CPU).routes} == METRICS_PAGES  # type: ignore[attr-defined]
+    assert {route.path for route in monitor_router(Models([served]), CPU).routes} == METRICS_PAGES  # type: ignore[attr-defined]
 
 
 def test_the_package_holds_the_page(tmp_path: Path) -> None:

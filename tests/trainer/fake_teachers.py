@@ -41,7 +41,7 @@ class FakeTeacher:
     closed: threading.Event = field(default_factory=threading.Event)
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))  # one for every question
 
-    def describe(self, timeout: float) -> Description:
+    def describe(self, timeout: float, digest: str = "") -> Description:
         self.described += 1
         self._check()
         return self.description

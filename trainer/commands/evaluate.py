@@ -90,7 +90,9 @@ def evaluate_command(
         more, trips = judge_generated(file, found, city, split, cell)
         figures |= more
     if teacher and fuse_teacher is None:
-        more, scores = judge_by_teacher(teacher, prepared, split, found.trips if found else None, teacher_evaluation)
+        generated_trips = found.trips if found else None
+        its_own = figures["teacher_digest"]
+        more, scores = judge_by_teacher(teacher, prepared, split, generated_trips, teacher_evaluation, its_own)
         figures |= more
         trips |= scores if found else {}
     write_evaluation(target, figures, trips)

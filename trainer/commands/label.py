@@ -69,7 +69,7 @@ def label_command(
     patience = Patience(distill.deadline_s, on_loss, distill.wait_limit_s)
     with cluster_of(engine) as cluster:
         prepared = prepare(source, cache, skip_bad, cluster.map if cluster else map)
-        with _asked(cluster, address, patience) as (found, at_once):
+        with _asked(cluster, address, patience, distill.teacher_digest) as (found, at_once):
             tokens = token_map(found.description, settings, prepared.city).road_to_token
             for name in dict.fromkeys(splits):
                 subject = Subject(
@@ -80,15 +80,17 @@ def label_command(
 
 
 @contextmanager
-def _asked(cluster: Cluster | None, address: str, patience: Patience) -> Iterator[tuple[Teacher, int]]:
+def _asked(
+    cluster: Cluster | None, address: str, patience: Patience, digest: str | None
+) -> Iterator[tuple[Teacher, int]]:
     """The teacher, and how many requests it is worth to ask at a time."""
     if cluster is None:
-        pool = connect(address, patience)
+        pool = connect(address, patience, digest=digest)
         assert pool is not None, "somebody answers there"
         with closing(pool):
             yield pool, IN_FLIGHT * (address.count(",") + 1)
     else:
-        with closing(cluster.teacher(address, patience)) as askers:
+        with closing(cluster.teacher(address, patience, digest)) as askers:
             yield askers, askers.count
 
 

@@ -137,7 +137,8 @@ def train_command(
         prepared = prepare_together(ranks, source, cache, skip_bad)
         city, root = prepared.city, labels or default_labels(prepared.folder)
         set_numerics(settings, cpu_threads)
-        guide = find_guide(address, settings, city, root if settings.distill.keep_labels or address == LABELS else None)
+        kept = root if settings.distill.keep_labels or address == LABELS else None
+        guide = find_guide(address, settings, city, kept, saved.get("teacher"))
         try:
             _run(make_trainer(settings, city, folder, guide, where, ranks), guide, about, resume)
         finally:

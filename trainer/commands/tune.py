@@ -78,7 +78,7 @@ def tune_command(
     prepared = prepare(source, cache, skip_bad)
     distill, stop = settings.distill, StopFlag()
     patience = Patience(distill.deadline_s, distill.on_teacher_loss, distill.wait_limit_s)
-    found = connect(address, patience, stopped=stop)
+    found = connect(address, patience, stopped=stop, digest=distill.teacher_digest)
     try:
         with stop:
             workshop = Workshop(

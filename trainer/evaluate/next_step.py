@@ -35,7 +35,7 @@ def next_step_figures(
     if address is None or address in NOBODY:
         raise BadInput("--fuse-teacher needs --teacher local:FOLDER, grpc://HOST:PORT or triton://HOST:PORT/MODEL")
     everywhere = config.model_copy(update={"distill": config.distill.model_copy(update={"positions": "all"})})
-    guide = find_guide(address, everywhere, city)
+    guide = find_guide(address, everywhere, city, digest=card.teacher_digest)
     try:
         fused = {"fuse_teacher": fuse, "fused_with": guide.digest}
         return about | fused | _figures(student.to(where), config, card, city, split, guide.targets, fuse)

@@ -84,10 +84,18 @@ class TeacherJudge:
 
 
 def judge_by_teacher(
-    address: str, prepared: Prepared, split: str, generated: Trips | None, evaluation: Path | None
+    address: str,
+    prepared: Prepared,
+    split: str,
+    generated: Trips | None,
+    evaluation: Path | None,
+    digest: str | None = None,
 ) -> tuple[dict[str, Any], Scores]:
-    """The verdict of the teacher at an address; with the file that `teacher evaluate` wrote, also what is in it."""
-    teacher = connect(address)
+    """The verdict of the teacher at an address; with the file that `teacher evaluate` wrote, also what is in it.
+
+    Where a server has several, the one with this `digest` is asked.
+    """
+    teacher = connect(address, digest=digest)
     if teacher is None:
         raise BadInput(f"--teacher {address}: judges no trips; name a served teacher")
     with teacher:

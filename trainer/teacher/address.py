@@ -43,8 +43,16 @@ def check_address(address: str) -> None:
     raise BadInput(f"teacher address {address!r}: must be {FORMS}")
 
 
-def connect(address: str, patience: Patience | None = None, stopped: Callable[[], bool] = lambda: False) -> Pool | None:
-    """The teacher at an address; None for addresses behind which nobody answers."""
+def connect(
+    address: str,
+    patience: Patience | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+    digest: str | None = None,
+) -> Pool | None:
+    """The teacher at an address; None for addresses behind which nobody answers.
+
+    `digest` of the one that is meant, where a server has several; whether it is the one is the caller's to check.
+    """
     check_address(address)
     patience = patience or Patience()
     if address in NOBODY:
@@ -53,7 +61,7 @@ def connect(address: str, patience: Patience | None = None, stopped: Callable[[]
         patient = replace(patience, connect_s=max(patience.connect_s, START_S))
         return Pool([address], lambda _: LocalEndpoint(Path(address.removeprefix("local:"))), patient, stopped=stopped)
     targets, opened = _endpoints(address)
-    return Pool(targets, opened, patience, stopped=stopped)
+    return Pool(targets, opened, patience, stopped=stopped, digest=digest)
 
 
 def _endpoints(address: str) -> tuple[list[str], Callable[[Place], Endpoint]]:

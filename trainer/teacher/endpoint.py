@@ -44,8 +44,11 @@ TOO_OLD = "is too old to judge whole trips: update it"  # said of an endpoint, a
 class Endpoint(Protocol):
     """One address and its protocol. Thread-safe."""
 
-    def describe(self, timeout: float) -> Description:
-        """Who answers, once it says that it serves; within about `timeout` seconds. Raises EndpointError."""
+    def describe(self, timeout: float, digest: str = "") -> Description:
+        """Who answers, once it says that it serves; within about `timeout` seconds. Raises EndpointError.
+
+        Of several teachers there the one with this `digest` is meant.
+        """
         ...
 
     def score(self, query: Query, timeout: float) -> Answer:

@@ -40,16 +40,17 @@ class GrpcEndpoint:
         self._health = health_grpc.HealthStub(self._channel)
         self.description: Description | None = None  # of the teacher that is meant by every request
 
-    def describe(self, timeout: float) -> Description:
+    def describe(self, timeout: float, digest: str = "") -> Description:
         deadline = time.monotonic() + timeout
-        request = health.HealthCheckRequest(service="teacher.v1.TeacherService")
+        asked = health.HealthCheckRequest(service="teacher.v1.TeacherService")
         with reporting(self._where):
-            status = self._health.Check(request, timeout=timeout).status
+            status = self._health.Check(asked, timeout=timeout).status
         if status != health.HealthCheckResponse.SERVING:
             raise EndpointError(Trouble.LOST, "UNAVAILABLE: it is there, but not ready")
         left = max(deadline - time.monotonic(), 0.1)
         with reporting(self._where):
-            reply = self._stub.Describe(pb.DescribeRequest(), timeout=left, metadata=self._access.metadata())
+            request = pb.DescribeRequest(digest=digest)
+            reply = self._stub.Describe(request, timeout=left, metadata=self._access.metadata())
         if reply.token_type not in TOKEN_DTYPES:
             raise EndpointError(Trouble.MISTAKE, f"{self._where} has tokens of an unknown type ({reply.token_type})")
         self._token_dtype = np.dtype(TOKEN_DTYPES[reply.token_type])

@@ -54,7 +54,7 @@ class LocalEndpoint:
     def pid(self) -> int:
         return self._process.pid
 
-    def describe(self, timeout: float) -> Description:
+    def describe(self, timeout: float, digest: str = "") -> Description:
         """As every endpoint's; a server that has died is started again, and answers a later call."""
         with self._lock:
             if not self._closed and self._process.poll() is not None:
@@ -62,7 +62,7 @@ class LocalEndpoint:
                 self._end_process()
                 self._process = self._start()
                 raise error
-        return self._wire.describe(timeout)
+        return self._wire.describe(timeout, digest)
 
     def score(self, query: Query, timeout: float) -> Answer:
         with self._told_of_its_end():

@@ -22,10 +22,11 @@ PROBE_S = 2.0  # how long one endpoint may take to say who it is
 class Members:
     """Thread-safe; `changed` guards everything and is told whenever it may be worth another look."""
 
-    def __init__(self, connect: Callable[[Place], Endpoint], say: Callable[[str], None]) -> None:
+    def __init__(self, connect: Callable[[Place], Endpoint], say: Callable[[str], None], digest: str = "") -> None:
+        """`digest` of the teacher to ask for where an endpoint has several."""
         self.changed = threading.Condition(threading.RLock())
         self.counts: dict[str, Counts] = {}  # by name, also of those that left
-        self._connect, self._say = connect, say
+        self._connect, self._say, self._digest = connect, say, digest
         self._all: dict[Place, Member] = {}
         self._meant: Description | None = None
         self._turns = itertools.count(1)
@@ -76,7 +77,7 @@ class Members:
                         f"endpoints serve different teachers: {first} has {_who(meant)}, {name} has {_who(other)}"
                     )
             meant.check()
-            self._meant = meant
+            self._meant, self._digest = meant, meant.digest
             for member in self._all.values():
                 if member.described:
                     self._join(member, member.described)
@@ -133,7 +134,7 @@ class Members:
     def mismatch(self) -> TeacherMismatch | None:
         """When all who ever answered are another teacher."""
         with self.changed:
-            heard = [member for member in self._all.values() if member.described]
+            heard = [member for member in self._all.values() if member.described or member.state is State.OTHER]
             if heard and all(member.state is State.OTHER for member in heard) and heard[0].error:
                 return TeacherMismatch(heard[0].error.message)
         return None
@@ -171,10 +172,12 @@ class Members:
         """Asks a member who it is, at growing distances, until it may work."""
         while not self._closed.wait(member.pause_s) and not member.leaving:
             try:
-                described = member.endpoint.describe(PROBE_S)
+                described = member.endpoint.describe(PROBE_S, self._digest)
             except EndpointError as error:
                 with self.changed:
                     member.put_out(error)
+                    if error.trouble is Trouble.OTHER and self._meant:
+                        self._tell(member, f"{error.message}: it is not used")
                     self.changed.notify_all()
                 continue
             with self.changed:
@@ -191,11 +194,14 @@ class Members:
             member.enter(State.READY)
             return True
         text = f"the teacher at {member.name} is {_who(described)}, not {_who(meant)}: it is not used"
+        self._tell(member, text)
+        member.put_out(EndpointError(Trouble.OTHER, text))
+        return False
+
+    def _tell(self, member: Member, text: str) -> None:
         if member.reported != text:
             self._say(text)
         member.reported = text
-        member.put_out(EndpointError(Trouble.OTHER, text))
-        return False
 
     def _settled(self) -> bool:
         members = list(self._all.values())

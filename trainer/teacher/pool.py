@@ -66,13 +66,15 @@ class Pool:
         *,
         stopped: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = tell,
+        digest: str | None = None,
     ) -> None:
         """Connects and reads the description. Raises TeacherUnavailable, TeacherMismatch or BadInput.
 
-        `stopped` ends waits, but no call under way, once it is true.
+        `digest` of the teacher to ask for where an endpoint has several. `stopped` ends waits, but no call under way,
+        once it is true.
         """
         self._patience, self._stopped = patience or Patience(), stopped
-        self._places, self._members, self._outage = Places(targets), Members(connect, say), Outage(say)
+        self._places, self._members, self._outage = Places(targets), Members(connect, say, digest or ""), Outage(say)
         self._closing = threading.Event()
         self._calls = self._retries = self._failovers = 0
         try:

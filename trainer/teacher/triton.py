@@ -44,7 +44,8 @@ class TritonEndpoint:
         self.description: Description | None = None  # of the teacher that is meant by every request
         self._judges = False  # whether it can be asked about whole trips
 
-    def describe(self, timeout: float) -> Description:
+    def describe(self, timeout: float, digest: str = "") -> Description:
+        """The address names the model, by name or digest."""
         deadline = time.monotonic() + timeout
         with reporting(self._where):
             request = pb.ModelConfigRequest(name=self._model)

@@ -24,35 +24,35 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/teacher/v1/teacher.proto\x12\nteacher.v1\"\xb8\x01\n\x04Grid\x12\x0f\n\x07min_lat\x18\x01 \x01(\x01\x12\x0f\n\x07max_lat\x18\x02 \x01(\x01\x12\x0f\n\x07min_lng\x18\x03 \x01(\x01\x12\x0f\n\x07max_lng\x18\x04 \x01(\x01\x12\x10\n\x08\x63\x65ll_lat\x18\x05 \x01(\x01\x12\x10\n\x08\x63\x65ll_lng\x18\x06 \x01(\x01\x12\x0c\n\x04rows\x18\x07 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x08 \x01(\r\x12\x12\n\ndownsample\x18\t \x01(\r\x12\x15\n\rcentroid_rule\x18\n \x01(\t\"\x95\x01\n\x06Limits\x12\x15\n\rmax_sequences\x18\x01 \x01(\r\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x15\n\rmax_positions\x18\x03 \x01(\r\x12\x16\n\x0emax_candidates\x18\x04 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x05 \x01(\x04\x12\x16\n\x0emax_row_tokens\x18\x06 \x01(\r\"\x11\n\x0f\x44\x65scribeRequest\"\x9d\x02\n\x10\x44\x65scribeResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nvocab_size\x18\x02 \x01(\r\x12\r\n\x05\x63\x65lls\x18\x03 \x01(\r\x12\x0b\n\x03pad\x18\x04 \x01(\r\x12\x0b\n\x03\x65ot\x18\x05 \x01(\r\x12\x0b\n\x03sot\x18\x06 \x01(\r\x12\x12\n\nblock_size\x18\x07 \x01(\r\x12\x1e\n\x04grid\x18\x08 \x01(\x0b\x32\x10.teacher.v1.Grid\x12)\n\ntoken_type\x18\t \x01(\x0e\x32\x15.teacher.v1.TokenType\x12\x14\n\x0c\x63ompute_type\x18\n \x01(\t\x12\"\n\x06limits\x18\x0b \x01(\x0b\x32\x12.teacher.v1.Limits\x12\x16\n\x0eserver_version\x18\x0c \x01(\t\"\xe0\x01\n\x0cScoreRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x0c\x12\x0f\n\x07lengths\x18\x03 \x01(\x0c\x12\x0e\n\x06scored\x18\x04 \x01(\x0c\x12\x0e\n\x06window\x18\x05 \x01(\r\x12\x12\n\ncandidates\x18\x06 \x01(\x0c\x12\x18\n\x10\x63\x61ndidate_counts\x18\x07 \x01(\x0c\x12)\n\nreply_type\x18\x08 \x01(\x0e\x32\x15.teacher.v1.FloatType\x12&\n\x08priority\x18\t \x01(\x0e\x32\x14.teacher.v1.Priority\"\x96\x01\n\rScoreResponse\x12\x11\n\tlog_probs\x18\x01 \x01(\x0c\x12)\n\nreply_type\x18\x02 \x01(\x0e\x32\x15.teacher.v1.FloatType\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x10\n\x08queue_us\x18\x04 \x01(\x04\x12\x12\n\ncompute_us\x18\x05 \x01(\x04\x12\x11\n\ttruncated\x18\x06 \x01(\r\"l\n\x11LikelihoodRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x0c\x12\x0f\n\x07lengths\x18\x03 \x01(\x0c\x12&\n\x08priority\x18\x04 \x01(\x0e\x32\x14.teacher.v1.Priority\"\x8c\x01\n\x12LikelihoodResponse\x12\x17\n\x0flog_likelihoods\x18\x01 \x01(\x0c\x12\x14\n\x0ctoken_counts\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x10\n\x08queue_us\x18\x04 \x01(\x04\x12\x12\n\ncompute_us\x18\x05 \x01(\x04\x12\x11\n\ttruncated\x18\x06 \x01(\r*T\n\tTokenType\x12\x1a\n\x16TOKEN_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11TOKEN_TYPE_UINT16\x10\x01\x12\x14\n\x10TOKEN_TYPE_INT32\x10\x02*W\n\tFloatType\x12\x1a\n\x16\x46LOAT_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46LOAT_TYPE_FLOAT32\x10\x01\x12\x16\n\x12\x46LOAT_TYPE_FLOAT16\x10\x02*4\n\x08Priority\x12\x15\n\x11PRIORITY_TRAINING\x10\x00\x12\x11\n\rPRIORITY_BULK\x10\x01\x32\xe2\x01\n\x0eTeacherService\x12\x45\n\x08\x44\x65scribe\x12\x1b.teacher.v1.DescribeRequest\x1a\x1c.teacher.v1.DescribeResponse\x12<\n\x05Score\x12\x18.teacher.v1.ScoreRequest\x1a\x19.teacher.v1.ScoreResponse\x12K\n\nLikelihood\x12\x1d.teacher.v1.LikelihoodRequest\x1a\x1e.teacher.v1.LikelihoodResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/teacher/v1/teacher.proto\x12\nteacher.v1\"\xb8\x01\n\x04Grid\x12\x0f\n\x07min_lat\x18\x01 \x01(\x01\x12\x0f\n\x07max_lat\x18\x02 \x01(\x01\x12\x0f\n\x07min_lng\x18\x03 \x01(\x01\x12\x0f\n\x07max_lng\x18\x04 \x01(\x01\x12\x10\n\x08\x63\x65ll_lat\x18\x05 \x01(\x01\x12\x10\n\x08\x63\x65ll_lng\x18\x06 \x01(\x01\x12\x0c\n\x04rows\x18\x07 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x08 \x01(\r\x12\x12\n\ndownsample\x18\t \x01(\r\x12\x15\n\rcentroid_rule\x18\n \x01(\t\"\x95\x01\n\x06Limits\x12\x15\n\rmax_sequences\x18\x01 \x01(\r\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x15\n\rmax_positions\x18\x03 \x01(\r\x12\x16\n\x0emax_candidates\x18\x04 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x05 \x01(\x04\x12\x16\n\x0emax_row_tokens\x18\x06 \x01(\r\"0\n\x0f\x44\x65scribeRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\x9d\x02\n\x10\x44\x65scribeResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nvocab_size\x18\x02 \x01(\r\x12\r\n\x05\x63\x65lls\x18\x03 \x01(\r\x12\x0b\n\x03pad\x18\x04 \x01(\r\x12\x0b\n\x03\x65ot\x18\x05 \x01(\r\x12\x0b\n\x03sot\x18\x06 \x01(\r\x12\x12\n\nblock_size\x18\x07 \x01(\r\x12\x1e\n\x04grid\x18\x08 \x01(\x0b\x32\x10.teacher.v1.Grid\x12)\n\ntoken_type\x18\t \x01(\x0e\x32\x15.teacher.v1.TokenType\x12\x14\n\x0c\x63ompute_type\x18\n \x01(\t\x12\"\n\x06limits\x18\x0b \x01(\x0b\x32\x12.teacher.v1.Limits\x12\x16\n\x0eserver_version\x18\x0c \x01(\t\"\xef\x01\n\x0cScoreRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x0c\x12\x0f\n\x07lengths\x18\x03 \x01(\x0c\x12\x0e\n\x06scored\x18\x04 \x01(\x0c\x12\x0e\n\x06window\x18\x05 \x01(\r\x12\x12\n\ncandidates\x18\x06 \x01(\x0c\x12\x18\n\x10\x63\x61ndidate_counts\x18\x07 \x01(\x0c\x12)\n\nreply_type\x18\x08 \x01(\x0e\x32\x15.teacher.v1.FloatType\x12&\n\x08priority\x18\t \x01(\x0e\x32\x14.teacher.v1.Priority\x12\r\n\x05model\x18\n \x01(\t\"\x96\x01\n\rScoreResponse\x12\x11\n\tlog_probs\x18\x01 \x01(\x0c\x12)\n\nreply_type\x18\x02 \x01(\x0e\x32\x15.teacher.v1.FloatType\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x10\n\x08queue_us\x18\x04 \x01(\x04\x12\x12\n\ncompute_us\x18\x05 \x01(\x04\x12\x11\n\ttruncated\x18\x06 \x01(\r\"{\n\x11LikelihoodRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\x0c\x12\x0f\n\x07lengths\x18\x03 \x01(\x0c\x12&\n\x08priority\x18\x04 \x01(\x0e\x32\x14.teacher.v1.Priority\x12\r\n\x05model\x18\x05 \x01(\t\"\x8c\x01\n\x12LikelihoodResponse\x12\x17\n\x0flog_likelihoods\x18\x01 \x01(\x0c\x12\x14\n\x0ctoken_counts\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x10\n\x08queue_us\x18\x04 \x01(\x04\x12\x12\n\ncompute_us\x18\x05 \x01(\x04\x12\x11\n\ttruncated\x18\x06 \x01(\r*T\n\tTokenType\x12\x1a\n\x16TOKEN_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11TOKEN_TYPE_UINT16\x10\x01\x12\x14\n\x10TOKEN_TYPE_INT32\x10\x02*W\n\tFloatType\x12\x1a\n\x16\x46LOAT_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46LOAT_TYPE_FLOAT32\x10\x01\x12\x16\n\x12\x46LOAT_TYPE_FLOAT16\x10\x02*4\n\x08Priority\x12\x15\n\x11PRIORITY_TRAINING\x10\x00\x12\x11\n\rPRIORITY_BULK\x10\x01\x32\xe2\x01\n\x0eTeacherService\x12\x45\n\x08\x44\x65scribe\x12\x1b.teacher.v1.DescribeRequest\x1a\x1c.teacher.v1.DescribeResponse\x12<\n\x05Score\x12\x18.teacher.v1.ScoreRequest\x1a\x19.teacher.v1.ScoreResponse\x12K\n\nLikelihood\x12\x1d.teacher.v1.LikelihoodRequest\x1a\x1e.teacher.v1.LikelihoodResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.teacher.v1.teacher_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOKENTYPE']._serialized_start=1326
-  _globals['_TOKENTYPE']._serialized_end=1410
-  _globals['_FLOATTYPE']._serialized_start=1412
-  _globals['_FLOATTYPE']._serialized_end=1499
-  _globals['_PRIORITY']._serialized_start=1501
-  _globals['_PRIORITY']._serialized_end=1553
+  _globals['_TOKENTYPE']._serialized_start=1387
+  _globals['_TOKENTYPE']._serialized_end=1471
+  _globals['_FLOATTYPE']._serialized_start=1473
+  _globals['_FLOATTYPE']._serialized_end=1560
+  _globals['_PRIORITY']._serialized_start=1562
+  _globals['_PRIORITY']._serialized_end=1614
   _globals['_GRID']._serialized_start=48
   _globals['_GRID']._serialized_end=232
   _globals['_LIMITS']._serialized_start=235
   _globals['_LIMITS']._serialized_end=384
   _globals['_DESCRIBEREQUEST']._serialized_start=386
-  _globals['_DESCRIBEREQUEST']._serialized_end=403
-  _globals['_DESCRIBERESPONSE']._serialized_start=406
-  _globals['_DESCRIBERESPONSE']._serialized_end=691
-  _globals['_SCOREREQUEST']._serialized_start=694
-  _globals['_SCOREREQUEST']._serialized_end=918
-  _globals['_SCORERESPONSE']._serialized_start=921
-  _globals['_SCORERESPONSE']._serialized_end=1071
-  _globals['_LIKELIHOODREQUEST']._serialized_start=1073
-  _globals['_LIKELIHOODREQUEST']._serialized_end=1181
-  _globals['_LIKELIHOODRESPONSE']._serialized_start=1184
-  _globals['_LIKELIHOODRESPONSE']._serialized_end=1324
-  _globals['_TEACHERSERVICE']._serialized_start=1556
-  _globals['_TEACHERSERVICE']._serialized_end=1782
+  _globals['_DESCRIBEREQUEST']._serialized_end=434
+  _globals['_DESCRIBERESPONSE']._serialized_start=437
+  _globals['_DESCRIBERESPONSE']._serialized_end=722
+  _globals['_SCOREREQUEST']._serialized_start=725
+  _globals['_SCOREREQUEST']._serialized_end=964
+  _globals['_SCORERESPONSE']._serialized_start=967
+  _globals['_SCORERESPONSE']._serialized_end=1117
+  _globals['_LIKELIHOODREQUEST']._serialized_start=1119
+  _globals['_LIKELIHOODREQUEST']._serialized_end=1242
+  _globals['_LIKELIHOODRESPONSE']._serialized_start=1245
+  _globals['_LIKELIHOODRESPONSE']._serialized_end=1385
+  _globals['_TEACHERSERVICE']._serialized_start=1617
+  _globals['_TEACHERSERVICE']._serialized_end=1843
 # @@protoc_insertion_point(module_scope)

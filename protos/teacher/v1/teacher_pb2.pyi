@@ -72,8 +72,12 @@ class Limits(_message.Message):
     def __init__(self, max_sequences: _Optional[int] = ..., max_tokens: _Optional[int] = ..., max_positions: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_row_tokens: _Optional[int] = ...) -> None: ...
 
 class DescribeRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("digest", "model")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    model: str
+    def __init__(self, digest: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class DescribeResponse(_message.Message):
     __slots__ = ("digest", "vocab_size", "cells", "pad", "eot", "sot", "block_size", "grid", "token_type", "compute_type", "limits", "server_version")
@@ -104,7 +108,7 @@ class DescribeResponse(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., vocab_size: _Optional[int] = ..., cells: _Optional[int] = ..., pad: _Optional[int] = ..., eot: _Optional[int] = ..., sot: _Optional[int] = ..., block_size: _Optional[int] = ..., grid: _Optional[_Union[Grid, _Mapping]] = ..., token_type: _Optional[_Union[TokenType, str]] = ..., compute_type: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("digest", "tokens", "lengths", "scored", "window", "candidates", "candidate_counts", "reply_type", "priority")
+    __slots__ = ("digest", "tokens", "lengths", "scored", "window", "candidates", "candidate_counts", "reply_type", "priority", "model")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +118,7 @@ class ScoreRequest(_message.Message):
     CANDIDATE_COUNTS_FIELD_NUMBER: _ClassVar[int]
     REPLY_TYPE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     digest: str
     tokens: bytes
     lengths: bytes
@@ -123,7 +128,8 @@ class ScoreRequest(_message.Message):
     candidate_counts: bytes
     reply_type: FloatType
     priority: Priority
-    def __init__(self, digest: _Optional[str] = ..., tokens: _Optional[bytes] = ..., lengths: _Optional[bytes] = ..., scored: _Optional[bytes] = ..., window: _Optional[int] = ..., candidates: _Optional[bytes] = ..., candidate_counts: _Optional[bytes] = ..., reply_type: _Optional[_Union[FloatType, str]] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    model: str
+    def __init__(self, digest: _Optional[str] = ..., tokens: _Optional[bytes] = ..., lengths: _Optional[bytes] = ..., scored: _Optional[bytes] = ..., window: _Optional[int] = ..., candidates: _Optional[bytes] = ..., candidate_counts: _Optional[bytes] = ..., reply_type: _Optional[_Union[FloatType, str]] = ..., priority: _Optional[_Union[Priority, str]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("log_probs", "reply_type", "digest", "queue_us", "compute_us", "truncated")
@@ -142,16 +148,18 @@ class ScoreResponse(_message.Message):
     def __init__(self, log_probs: _Optional[bytes] = ..., reply_type: _Optional[_Union[FloatType, str]] = ..., digest: _Optional[str] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., truncated: _Optional[int] = ...) -> None: ...
 
 class LikelihoodRequest(_message.Message):
-    __slots__ = ("digest", "tokens", "lengths", "priority")
+    __slots__ = ("digest", "tokens", "lengths", "priority", "model")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     digest: str
     tokens: bytes
     lengths: bytes
     priority: Priority
-    def __init__(self, digest: _Optional[str] = ..., tokens: _Optional[bytes] = ..., lengths: _Optional[bytes] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    model: str
+    def __init__(self, digest: _Optional[str] = ..., tokens: _Optional[bytes] = ..., lengths: _Optional[bytes] = ..., priority: _Optional[_Union[Priority, str]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class LikelihoodResponse(_message.Message):
     __slots__ = ("log_likelihoods", "token_counts", "digest", "queue_us", "compute_us", "truncated")
