@@ -62,7 +62,7 @@ class Teacher:
         """Requests since its start; 0 while it does not say."""
         found = self.host.popen("curl", "-s", "-m", "2", f"http://{METRICS}/metrics", stdout=subprocess.PIPE)
         text = found.communicate()[0]
-        match = re.search(r'teacher_requests_total\{outcome="ok"\} (\S+)', text)
+        match = re.search(r'teacher_requests_total\{model="teacher",outcome="ok"\} (\S+)', text)
         return int(float(match[1])) if match else 0
 
 

@@ -37,7 +37,10 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTeacher
 
 def counted(teacher: RunningTeacher) -> dict[str, int]:
     text = httpx.get(f"{teacher.http}/metrics").text
-    return {name: int(float(n)) for name, n in re.findall(r'teacher_requests_total\{outcome="(\w+)"\} (\S+)', text)}
+    return {
+        name: int(float(n))
+        for name, n in re.findall(r'teacher_requests_total\{model="teacher",outcome="(\w+)"\} (\S+)', text)
+    }
 
 
 def by_native(teacher: RunningTeacher, kind: str) -> None:

@@ -72,7 +72,7 @@ def replicas(artifact: Path, *flags: str) -> Iterator[tuple[RunningTeacher, Runn
 
 def answered(replica: RunningTeacher) -> int:
     text = httpx.get(f"{replica.http}/metrics").text
-    match = re.search(r'teacher_requests_total\{outcome="ok"\} (\S+)', text)
+    match = re.search(r'teacher_requests_total\{model="teacher",outcome="ok"\} (\S+)', text)
     assert match
     return int(float(match[1]))
 
