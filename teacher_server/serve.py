@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from teacher_server.artifact import read_description
@@ -44,8 +43,10 @@ def run(settings: Settings) -> None:
     """
     configure(settings.telling.log_format, settings.telling.log_level)
     access = access_of(settings.security, settings.addresses)
-    repository, assembly = Repository(settings.artifacts, settings.model_name), Assembly(settings)
-    tracing = _tracing(settings.telling.otlp_endpoint, settings.artifacts[0] if repository.single else None)
+    repository = Repository(settings.artifacts, settings.model_name)
+    only = read_description(settings.artifacts[0]) if repository.single else None
+    assembly = Assembly(settings)
+    tracing = _tracing(settings.telling.otlp_endpoint, only.digest if only else None)
     try:
         hosting = _hosting(settings, repository, assembly, tracing)
         hosting.load_all()
@@ -55,7 +56,7 @@ def run(settings: Settings) -> None:
             tracing.close()
 
 
-def _tracing(endpoint: str | None, only: Path | None) -> Tracing | None:
+def _tracing(endpoint: str | None, digest: str | None) -> Tracing | None:
     """Traces, if a flag or OpenTelemetry's own variables ask for them. Raises BadSettings without the extra."""
     told = {name: os.environ.get(f"OTEL_{name}", "") for name in OTEL_SWITCHES}
     off = told["SDK_DISABLED"].lower() == "true" or told["TRACES_EXPORTER"] == "none"
@@ -65,7 +66,7 @@ def _tracing(endpoint: str | None, only: Path | None) -> Tracing | None:
         from teacher_server.tracing import Tracing
     except ModuleNotFoundError as error:
         raise BadSettings(f"traces need {error.name}: pip install 'hoser-distill[otel]'") from None
-    return Tracing(endpoint, read_description(only).digest if only else None)
+    return Tracing(endpoint, digest)
 
 
 def _hosting(settings: Settings, repository: Repository, assembly: Assembly, tracing: Tracing | None) -> Hosting:
