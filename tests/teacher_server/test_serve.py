@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import shutil
 import signal
 import socket
@@ -51,9 +52,9 @@ def test_sigterm_finishes_what_is_in_flight_and_refuses_the_rest(teacher: Runnin
     assert httpx.get(f"{teacher.http}/readyz").status_code == 200
     with grpc.insecure_channel(teacher.grpc) as channel:
         stub = teacher_pb2_grpc.TeacherServiceStub(channel)
-        answer = stub.Score.future(message_of(LONG), timeout=60)
-        stub.Describe(pb.DescribeRequest(), timeout=10)
-        time.sleep(0.3)
+        answer, _ = (stub.Score.future(message_of(LONG), timeout=60) for _ in range(2))
+        while not re.search(r"^teacher_queue_requests\{.*\} [12]", httpx.get(f"{teacher.http}/metrics").text, flags=re.M):
+            assert not answer.done()  # the second waits for the first
         teacher.process.send_signal(signal.SIGTERM)
         while (ready := httpx.get(f"{teacher.http}/readyz")).status_code == 200:
             time.sleep(0.01)
