@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
 from teacher_server.device_memory import DeviceMemory
 from teacher_server.exposition import Exposition
 from teacher_server.models import Models
+from teacher_server.rest_models import ErrorMessage
 from teacher_server.status import Status, status_of
 
 PAGE = Path(__file__).parent / "status_page"
@@ -28,6 +29,11 @@ HEADERS = {
     "cache-control": "no-cache",
 }
 
+NO_MODEL: dict[int | str, dict[str, Any]] = {
+    404: {"model": ErrorMessage, "description": "No such model."},
+    503: {"model": ErrorMessage, "description": "It cannot be served now."},
+}
+
 
 def monitor_router(models: Models, memory: DeviceMemory) -> APIRouter:
     """`/metrics` in Prometheus's text format, or OpenMetrics where the Accept header prefers it; the page `/`."""
@@ -38,7 +44,7 @@ def monitor_router(models: Models, memory: DeviceMemory) -> APIRouter:
         body, content_type = exposition.encode(accept)
         return Response(body, headers={"content-type": content_type})
 
-    @router.get("/status.json")
+    @router.get("/status.json", responses=NO_MODEL)
     async def status(response: Response, model: str = "") -> Status:
         """What the status page shows of a model, by its name or digest; empty: the first one."""
         response.headers["cache-control"] = "no-store"

@@ -57,8 +57,11 @@ def prometheus(target: str, folder: Path, **labels: str) -> Iterator[str]:
 def result(server: str, query: str) -> list[Any]:
     """What a query has now; nothing before the server is up."""
     try:
-        answer = httpx.get(f"{server}/api/v1/query", params={"query": query}).json()
-    except httpx.TransportError:  # it is not up yet
+        answered = httpx.get(f"{server}/api/v1/query", params={"query": query})
+    except httpx.TransportError:  # it does not listen yet
         return []
+    if answered.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # it still reads what it has stored
+        return []
+    answer = answered.json()
     assert answer["status"] == "success", answer
     return list(answer["data"]["result"])
