@@ -43,8 +43,8 @@ def both(pair: tuple[RunningTeacher, RunningTeacher], form: str = "grpc://{}", *
 def test_one_of_two_is_killed_in_mid_call(artifact: Path, form: str) -> None:
     with serve(artifact) as first, serve(artifact) as second, both((first, second), form, on_loss="fail") as pool:
         with Busy(pool) as busy:
-            busy.more()
-            assert abs(calls(pool, first.grpc) - calls(pool, second.grpc)) <= 5
+            # The less busy one is asked, so the faster one of two processes gets more.
+            busy.until(lambda: min(calls(pool, first.grpc), calls(pool, second.grpc)) >= 10)
             second.process.kill()
             second.process.wait()
             before = calls(pool, second.grpc)
