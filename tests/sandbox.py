@@ -161,6 +161,10 @@ class Sandbox:
             yield f"{make}; mount --bind {shlex.quote(str(source))} {place}; mount -o remount,bind,{options} {place}"
 
         yield f"mount -t tmpfs -o mode=755 root {shlex.quote(str(root))}"
+        # First: the tests' Python may lie in one of them, as a checkout in /tmp has it.
+        for text in service.plain["tmpfs"]:
+            path, _, options = text.partition(":")
+            yield f"mkdir -p {root}{path}; mount -t tmpfs -o mode=1777,{options} tmpfs {root}{path}"
         for path in dict.fromkeys((*SYSTEM, sys.base_prefix, sys.prefix, str(Path(sys.prefix).resolve()))):
             if Path(path).exists() and not Path(path).is_relative_to("/usr/"):
                 yield from bind(Path(path).resolve(), path)
@@ -174,8 +178,5 @@ class Sandbox:
         for mount in service.mounts:
             source = self.volume(mount.source, service.user)
             yield from bind(source, mount.target, "ro" if mount.read_only else "rw")
-        for text in service.plain["tmpfs"]:
-            path, _, options = text.partition(":")
-            yield f"mkdir {root}{path}; mount -t tmpfs -o mode=1777,{options} tmpfs {root}{path}"
         if service.plain["read_only"]:
             yield f"mount -o remount,ro {root}"
