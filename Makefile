@@ -10,7 +10,7 @@ CLUSTER := curl iproute2 openssl prometheus
 DEBIAN := $(sort $(OBSERVED) $(HOSTS) $(CLUSTER)) chromium chromium-driver g++ libpython3-dev
 TRITON_TESTS := tests/integration/test_triton.py
 
-.PHONY: help demo demo-on-policy test test-all test-triton triton-server observability-check cluster-check debian lint format protos protos-check bench fuzz overload mishaps soak hosts clean
+.PHONY: help demo demo-on-policy test test-all test-triton triton-server observability-check cluster-check gpu-check debian lint format protos protos-check bench fuzz overload mishaps soak hosts clean
 
 help:
 	@echo "make demo [DATA=folder]  the whole line on a sample city, or on a HOSER data folder"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-triton         the tests against a real Triton server, which make triton-server installs into .triton"
 	@echo "make observability-check the tests of deploy/observe: a real Prometheus, teachers and a trainer (as root)"
 	@echo "make cluster-check       the tests of deploy/kubernetes: kustomize, schemas, the Pods' processes (as root); no cluster"
+	@echo "make gpu-check           the tests of teacher and student on a CUDA device"
 	@echo "make lint                formatting, lint, types, generated code"
 	@echo "make format              put the formatting right"
 	@echo "make protos              generate the wire code anew"
@@ -59,6 +60,10 @@ observability-check: $(INSTALLED)
 cluster-check: $(INSTALLED)
 	@.ci/debian $(CLUSTER)
 	$(BIN)/pytest tests/kubernetes
+
+gpu-check: $(INSTALLED)
+	@$(BIN)/python -c "import torch; torch.cuda.is_available() or exit('make gpu-check: there is no CUDA device here')"
+	$(BIN)/pytest tests/gpu
 
 triton-server: .triton/.installed
 

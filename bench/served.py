@@ -27,13 +27,13 @@ from bench.engine import REAL
 from protos.teacher.v1 import teacher_pb2 as pb
 from protos.teacher.v1 import teacher_pb2_grpc
 from teacher_server.artifact import load_artifact
-from teacher_server.engine import Engine
+from teacher_server.engine import BATCH_TOKENS, Engine
 from teacher_server.packing import Packer, answer_works
 from teacher_server.rows import ScoreWork
 from teacher_server.vocabulary import Grid
 from tests.serving import serve, tiny_artifact
 
-CALLERS, TRIPS, BUDGET = 8, 32, 16_384
+CALLERS, TRIPS = 8, 32
 GRID = Grid(37.0, 37.10245, -122.5, -122.37405, 0.0005, 0.0005, 205, 252)  # 51,660 cells
 
 
@@ -48,7 +48,7 @@ def message_of(work: ScoreWork, token: str = "<u2") -> pb.ScoreRequest:
     )
 
 
-def throughput(folder: Path, runs: int, dtype: str) -> dict[str, object]:
+def throughput(folder: Path, runs: int, dtype: str, device: str, budget: int) -> dict[str, object]:
     tiny_artifact(
         folder, grid=GRID, block_size=REAL.block_size, n_layer=REAL.n_layer, n_head=REAL.n_head, n_embd=REAL.n_embd,
         scale=0.02,
@@ -56,13 +56,13 @@ def throughput(folder: Path, runs: int, dtype: str) -> dict[str, object]:
     works = [City().work(caller * TRIPS, TRIPS, 0) for caller in range(CALLERS)]
     positions = sum(len(work.candidate_counts) for work in works)
     artifact = load_artifact(folder)
-    engine = Engine(artifact.build(), torch.device("cpu"), getattr(torch, dtype))
+    engine = Engine(artifact.build(), torch.device(device), getattr(torch, dtype))
     special = artifact.description.special
-    packer = Packer(REAL.block_size, special.sot, special.pad, BUDGET)
+    packer = Packer(REAL.block_size, special.sot, special.pad, budget)
     threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
     bare, served = [], []
     with (
-        serve(folder, "--dtype", dtype, "--batch-tokens", str(BUDGET), env=threads) as server,
+        serve(folder, "--dtype", dtype, "--device", device, "--batch-tokens", str(budget), env=threads) as server,
         grpc.insecure_channel(server.grpc) as channel,
         ThreadPoolExecutor(CALLERS) as callers,
     ):
@@ -83,7 +83,7 @@ def throughput(folder: Path, runs: int, dtype: str) -> dict[str, object]:
             served.append(3 * positions / (time.perf_counter() - start))
     ratios = [ours / theirs for ours, theirs in zip(served, bare, strict=True)]
     return {
-        "row": f"service, {CALLERS} callers of {TRIPS} whole trips, {dtype}",
+        "row": f"service, {CALLERS} callers of {TRIPS} whole trips, {device}, {dtype}",
         "bare_positions_per_s": round(statistics.median(bare)),
         "served_positions_per_s": round(statistics.median(served)),
         "ratio": round(statistics.median(ratios), 3),
@@ -91,7 +91,7 @@ def throughput(folder: Path, runs: int, dtype: str) -> dict[str, object]:
     }
 
 
-def latency(folder: Path, calls: int) -> dict[str, object]:
+def latency(folder: Path, calls: int, device: str) -> dict[str, object]:
     tiny_artifact(folder, rows=50, columns=50, block_size=64, n_layer=4, n_head=4, n_embd=128, scale=0.02)
     rng = np.random.default_rng(0)
     one = np.ones(1, np.int64)
@@ -100,7 +100,7 @@ def latency(folder: Path, calls: int) -> dict[str, object]:
         one * 3,
     )  # fmt: skip
     message, waits, added = message_of(work), [], []
-    with serve(folder) as server, grpc.insecure_channel(server.grpc) as channel:
+    with serve(folder, "--device", device) as server, grpc.insecure_channel(server.grpc) as channel:
         stub = teacher_pb2_grpc.TeacherServiceStub(channel)
         for call in range(calls + 100):
             start = time.perf_counter()
@@ -122,12 +122,18 @@ def latency(folder: Path, calls: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--device", choices=list(BATCH_TOKENS), default="cpu")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(latency(Path(folder) / "small", 1000)), flush=True)
+        print(json.dumps(latency(Path(folder) / "small", 1000, options.device)), flush=True)
         for dtype in options.dtypes:
-            print(json.dumps(throughput(Path(folder) / dtype, options.runs, dtype)), flush=True)
+            print(
+                json.dumps(
+                    throughput(Path(folder) / dtype, options.runs, dtype, options.device, BATCH_TOKENS[options.device])
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -49,20 +49,18 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 class Engine:
     """A frozen LM-TAD on a device, its weights in the compute type. Takes over the model that it is given.
 
-    With `compiled`, what is between its attentions is compiled when it is first used, on CUDA with graphs; batches
-    should then come in few sizes (`Packer.bucketed`).
+    With `compiled`, what is between its attentions is compiled when it is first used; batches should then come in few
+    sizes (`Packer.bucketed`). Without CUDA graphs: torch's keep to the thread that made them.
     """
 
     def __init__(self, model: LMTAD, device: torch.device, dtype: torch.dtype, compiled: bool = False) -> None:
         self.device, self.dtype = device, dtype
         self._model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
-        self._graphs = compiled and device.type == "cuda"
         self._project = trunk.project
         self._finish = trunk.finish_in_parts if device.type == "cpu" else trunk.finish
         if compiled:
-            mode = "reduce-overhead" if self._graphs else "default"
-            self._project = torch.compile(trunk.project, dynamic=True, mode=mode)
-            self._finish = torch.compile(trunk.finish, dynamic=True, mode=mode)
+            self._project = torch.compile(trunk.project, dynamic=True)
+            self._finish = torch.compile(trunk.finish, dynamic=True)
 
     @property
     def compute_type(self) -> str:
@@ -112,8 +110,6 @@ class Engine:
         ]
         *blocks, last = _blocks(self._model)
         heads = self._model.config.n_head
-        if self._graphs:
-            torch.compiler.cudagraph_mark_step_begin()
         x_MD = trunk.embed(self._model, tokens, depths)
         for block in blocks:
             x_MD = self._finish(block, x_MD, trunk.attend(self._project(block, x_MD), bins, homes, heads))

@@ -79,7 +79,10 @@ def restore(state: dict[str, Tensor], config: Config, city: City, where: str) ->
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes a GPU where there is one; under `torchrun` each process its own. Raises BadInput."""
+    """`auto` takes a GPU where there is one; under `torchrun` each process its own, which becomes the current one.
+
+    Raises BadInput.
+    """
     own = os.environ.get("LOCAL_RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else None
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -88,4 +91,8 @@ def pick_device(name: str) -> torch.device:
     device = torch.device(f"cuda:{own}" if name == "cuda" and own else name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"--device {name}: there is no CUDA device here")
+    if device.index is not None:
+        if device.index >= torch.cuda.device_count():
+            raise BadInput(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices here")
+        torch.cuda.set_device(device)  # events and collectives without a device of their own mean this one
     return device

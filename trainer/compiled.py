@@ -17,7 +17,8 @@ def compile_student(student: HOSER, training: Training) -> str | None:
     """Compiles in place, if asked to, what runs for every micro-batch; names of weights stay as they are.
 
     The road network encoder has kernels of its own and runs once a step. Shapes are dynamic, so that trips of all
-    lengths share the code. Where nothing can be compiled the student stays as it is and the reason is returned.
+    lengths share the code; each mode is taken without CUDA graphs, which would be recorded anew for every length.
+    Where nothing can be compiled the student stays as it is and the reason is returned.
     """
     if not training.torch_compile:
         return None
@@ -26,9 +27,7 @@ def compile_student(student: HOSER, training: Training) -> str | None:
             f"training.torch_compile: nothing can be compiled here ({reason}), so training goes on without; "
             "on a CPU it needs g++ and Python's headers, on a GPU Triton"
         )
-    mode: str = training.torch_compile_mode
-    if training.disable_cudagraphs:
-        mode = WITHOUT_CUDA_GRAPHS.get(mode, mode)
+    mode = WITHOUT_CUDA_GRAPHS.get(training.torch_compile_mode, training.torch_compile_mode)
     for module in (student.trajectory_encoder, student.navigator):
         module.compile(dynamic=True, mode=mode)
     return None

@@ -146,12 +146,13 @@ class Training(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
     allow_tf32: bool = False
     cudnn_benchmark: bool = False
+    deterministic: bool = False  # on a GPU: the same sums in every run, somewhat slower
     checkpoint_every_s: NonNegative = 60.0  # besides the end of every epoch; a killed run loses no more than this
     max_bad_steps: Annotated[int, Field(ge=0)] = 10  # steps whose loss or gradient is not finite, left out
     amp: Annotated[Literal["off", "fp16", "bf16"], BeforeValidator(_yaml_off)] = "off"  # half precision
     torch_compile: bool = False
     torch_compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
-    disable_cudagraphs: bool = False
+    disable_cudagraphs: bool = False  # a research key: there are none, as trips differ in length
 
 
 class Profiling(Section):

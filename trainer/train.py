@@ -5,6 +5,7 @@ All that varies along a run is a function of its seed and position: the order of
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -269,3 +270,6 @@ def set_numerics(config: Config, cpu_threads: int | None) -> None:
     torch.manual_seed(config.training.seed)
     torch.backends.cuda.matmul.allow_tf32 = config.training.allow_tf32
     torch.backends.cudnn.benchmark = config.training.cudnn_benchmark
+    if config.training.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for before the first product
+        torch.use_deterministic_algorithms(True)

@@ -47,7 +47,7 @@ Compiled = Annotated[
     _model(
         "--compile",
         envvar="TEACHER_COMPILE",
-        help="Compile the layers, on CUDA with graphs: a slower start, faster batches. Needs a C++ compiler.",
+        help="Compile the layers: a slower start, faster batches. Needs a C++ compiler.",
     ),
 ]
 

@@ -33,9 +33,7 @@ def test_compiled_student_is_the_same_student() -> None:
     cases = [trips_on(np.random.default_rng(seed), trips, longest) for seed, (trips, longest) in enumerate(sizes)]
     eager = student_of(rng, cases[0][0], older_time=False)
     student = copy.deepcopy(eager)
-    compile_student(
-        student, Training(torch_compile=True, torch_compile_mode="reduce-overhead", disable_cudagraphs=True)
-    )
+    compile_student(student, Training(torch_compile=True, torch_compile_mode="reduce-overhead"))
     assert set(student.state_dict()) == set(eager.state_dict())
     for seed, (_, features) in enumerate(cases):
         ours, plain, mask = student(features), eager(features), features.candidate_mask
@@ -69,22 +67,19 @@ def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("mode", "without", "used"),
+    ("mode", "used"),
     [
-        ("default", False, "default"),
-        ("default", True, "default"),
-        ("reduce-overhead", False, "reduce-overhead"),
-        ("reduce-overhead", True, "default"),
-        ("max-autotune", False, "max-autotune"),
-        ("max-autotune", True, "max-autotune-no-cudagraphs"),
-        ("max-autotune-no-cudagraphs", False, "max-autotune-no-cudagraphs"),
+        ("default", "default"),
+        ("reduce-overhead", "default"),
+        ("max-autotune", "max-autotune-no-cudagraphs"),
+        ("max-autotune-no-cudagraphs", "max-autotune-no-cudagraphs"),
     ],
 )
-def test_modes(mode: str, without: bool, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without CUDA graphs each mode becomes its like that has none."""
+def test_modes(mode: str, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each mode becomes its like that has no CUDA graphs."""
     asked = []
     monkeypatch.setattr("trainer.compiled._obstacle", lambda device: None)
     student = student_of(np.random.default_rng(0), 30, older_time=False)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append(options))
-    compile_student(student, Training(torch_compile=True, torch_compile_mode=mode, disable_cudagraphs=without))  # type: ignore[arg-type]
+    compile_student(student, Training(torch_compile=True, torch_compile_mode=mode))  # type: ignore[arg-type]
     assert asked == [{"dynamic": True, "mode": used}] * 2

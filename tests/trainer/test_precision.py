@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from trainer.learner import Learner
 from trainer.precision import Precision, precision_for
 from trainer.schedule import make_optimizer
 from trainer.step import Objective
+from trainer.train import set_numerics
 
 OBJECTIVE = Objective(0.0, 1.0, 3.0, 1.0)
 
@@ -110,3 +112,16 @@ def test_off_in_yaml(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="amp"):
         load_config(None, ["training.amp=fp8"])
     assert Training().amp == "off"
+
+
+def test_deterministic_algorithms_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        set_numerics(Config(), None)
+        assert not torch.are_deterministic_algorithms_enabled()
+        set_numerics(Config(training=Training(deterministic=True)), None)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
