@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import tempfile
 from collections import deque
@@ -24,14 +23,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import httpx
 import numpy as np
 
+from bench.cores import apart
 from teacher_server.channel import ClientFiles
 from teacher_server.loadgen.bench import Target
 from teacher_server.loadgen.doors import Door
 from teacher_server.loadgen.walks import Shape, draw_walks
-from tests.serving import RunningTeacher, serve, tiny_artifact
+from tests.serving import RunningTeacher, counted, serve, tiny_artifact
 from trainer.capacity.model import Fleet, Service, simulate
 
 SHAPE = Shape(trips=32, steps=40, window=0)
@@ -46,15 +45,8 @@ Times = list[tuple[float, float]]  # seconds of each request: until its answer, 
 def served(folder: Path) -> Iterator[RunningTeacher]:
     """A teacher on the last core; this process keeps to the first."""
     tiny_artifact(folder, rows=60, columns=60, block_size=64, n_layer=6, n_head=4, n_embd=256, scale=0.02)
-    with serve(folder, "--batch-tokens", str(MOST * ROW_TOKENS)) as server:
-        cores = sorted(os.sched_getaffinity(0))
-        for task in Path(f"/proc/{server.process.pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), {cores[-1]})
-        os.sched_setaffinity(0, {cores[0]})
-        try:
-            yield server
-        finally:
-            os.sched_setaffinity(0, cores)
+    with serve(folder, "--batch-tokens", str(MOST * ROW_TOKENS)) as server, apart(server.process.pid):
+        yield server
 
 
 class Asker:
@@ -71,13 +63,8 @@ class Asker:
 
 def batches(server: RunningTeacher) -> np.ndarray[Any, np.dtype[np.float64]]:
     """So far: batches, requests in them, seconds that they took."""
-    lines = dict(line.rsplit(" ", 1) for line in httpx.get(f"{server.http}/metrics").text.splitlines() if " " in line)
-
-    def total(name: str) -> float:
-        return sum(float(value) for key, value in lines.items() if key.split("{")[0] == name)
-
     names = ("teacher_batch_duration_seconds_count", "teacher_batch_requests_sum", "teacher_batch_duration_seconds_sum")
-    return np.array([total(name) for name in names])
+    return np.array([counted(server, name) for name in names])
 
 
 async def measured(server: RunningTeacher, asker: Asker, seconds: float) -> Service:

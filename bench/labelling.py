@@ -11,12 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from bench.city import CELL, DATA
 from bench.engine import REAL, SMALL
 from teacher_server.packing import Packer, ScoreWork
 from teacher_server.vocabulary import Grid as TeacherGrid
-from tests.serving import serve, tiny_artifact
+from tests.serving import counted, serve, tiny_artifact
 from trainer.data.city import City
 from trainer.data.prepare import prepare
 from trainer.grid import Grid, map_roads
@@ -54,11 +52,6 @@ def _work(query: Query) -> ScoreWork:
     return ScoreWork(query.tokens, query.lengths, query.scored, windows, query.candidates, query.counts)
 
 
-def counter(http: str, name: str) -> int:
-    with urllib.request.urlopen(f"{http}/metrics", timeout=10) as reply:
-        return int(float(re.search(rf"^{name}_total (\S+)$", reply.read().decode(), flags=re.M)[1]))  # type: ignore[index]
-
-
 def measure(folder: Path, city: City, grid: Grid, window: int, size: str) -> dict[str, object]:
     """One label run with a fresh server."""
     steps, model = all_steps(city.trips["train"], city.road_map, 1024), {"real": REAL, "small": SMALL}[size]
@@ -72,13 +65,12 @@ def measure(folder: Path, city: City, grid: Grid, window: int, size: str) -> dic
     expected = least_tokens(questions, Packer(model.block_size, grid.cells + 2, grid.cells, BUDGET))
     threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
     with serve(teacher, "--batch-tokens", str(BUDGET), env=threads) as server:
-        assert server.http is not None
-        begin, warm_up = time.perf_counter(), counter(server.http, "teacher_tokens")
+        begin, warm_up = time.perf_counter(), counted(server, "teacher_tokens_total")
         where = ["--data", str(DATA), "--cache", str(folder / "cache"), "--labels", str(folder / f"labels-{window}")]
         command = [sys.executable, "-m", "trainer", "label", *where, "--teacher", f"grpc://{server.grpc}"]
         subprocess.run([*command, "--set", f"distill.window={window or 'full'}"], check=True, stdout=sys.stderr)
         seconds = time.perf_counter() - begin
-        computed = counter(server.http, "teacher_tokens") - warm_up
+        computed = int(counted(server, "teacher_tokens_total") - warm_up)
     plain = plain_tokens(steps, window)
     return {
         "window": window or "full",

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 import torch
 
 from bench.city import DATA
+from bench.cores import apart
 from teacher_server.vocabulary import Grid as TeacherGrid
 from tests.serving import RunningTeacher, serve, tiny_artifact
 from trainer.assemble import build_student
@@ -81,18 +81,11 @@ def served(folder: Path, grid: Grid, layers: int) -> Iterator[tuple[Pool, Runnin
     tiny_artifact(
         folder, grid=TeacherGrid(**asdict(grid)), block_size=1024, n_layer=layers, n_head=4, n_embd=256, scale=0.02
     )
-    with serve(folder) as server:
-        cores = sorted(os.sched_getaffinity(0))
-        for task in Path(f"/proc/{server.process.pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), {cores[-1]})
-        os.sched_setaffinity(0, {cores[0]})
-        try:
-            pool = connect(f"grpc://{server.grpc}")
-            assert pool is not None
-            with pool:
-                yield pool, server
-        finally:
-            os.sched_setaffinity(0, cores)
+    with serve(folder) as server, apart(server.process.pid):
+        pool = connect(f"grpc://{server.grpc}")
+        assert pool is not None
+        with pool:
+            yield pool, server
 
 
 def balanced_layers(folder: Path, city: City, grid: Grid, student: HOSER) -> int:

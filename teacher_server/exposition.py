@@ -95,19 +95,10 @@ class _TeacherCollector(Collector):
             "teacher_tokens", "Tokens computed, what rows share counted once, without padding.", lambda m: m.tokens
         )
         yield self._count("teacher_padded_tokens", "Tokens computed, with padding.", lambda m: m.padded_tokens)
-        padding = GaugeMetricFamily(
-            "teacher_padding_share", "Padding among computed tokens since the start.", labels=["model"]
-        )
-        duplicate = GaugeMetricFamily(
-            "teacher_duplicate_share", "Tokens of rows that were not computed again, since the start.", labels=["model"]
-        )
-        for model in self._models:
-            counted = model.metrics
-            for family, share in zip(
-                (padding, duplicate), shares(counted.row_tokens, counted.tokens, counted.padded_tokens), strict=True
-            ):
-                family.add_metric([model.name], share)
-        yield from (padding, duplicate)
+        padding = "Padding among computed tokens since the start."
+        duplicate = "Tokens of rows that were not computed again, since the start."
+        yield self._gauge("teacher_padding_share", padding, lambda model: _shares(model.metrics)[0])
+        yield self._gauge("teacher_duplicate_share", duplicate, lambda model: _shares(model.metrics)[1])
 
     def _queue(self) -> Iterator[Metric]:
         yield self._gauge("teacher_queue_requests", "Requests that wait.", lambda model: model.service.queued_requests)
@@ -222,6 +213,10 @@ def identity(service: Service) -> dict[str, str]:
         "version": __version__,
         "vocab_size": str(service.description.model.vocab_size),
     }
+
+
+def _shares(counted: Metrics) -> tuple[float, float]:
+    return shares(counted.row_tokens, counted.tokens, counted.padded_tokens)
 
 
 def _us(times: Distribution) -> int:

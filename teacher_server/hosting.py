@@ -77,9 +77,8 @@ class Hosting:
         errors: list[Exception] = []
         for model in self.models:
             try:
-                await model.service.warm_up()
+                await _warm(model)
             except Exception as error:
-                await model.service.drain(0)
                 self.models.remove(model.name)
                 errors.append(error)
                 self._say_broken(model.name, error)
@@ -112,11 +111,7 @@ class Hosting:
                 self.models.put(served)  # written anew, and the same
                 return
             model = self._made(found, loaded)
-            try:
-                await model.service.warm_up()
-            except BaseException:
-                await model.service.drain(0)
-                raise
+            await _warm(model)
         except Exception as error:
             if isinstance(error, NotReady):  # not its fault: it is tried again
                 del self._known[found.name]
@@ -172,6 +167,15 @@ class Hosting:
         if why and why != self._unreadable:
             log.error("the folders of teachers cannot be read: %s; what is served stays", why)
         self._unreadable = why
+
+
+async def _warm(model: InferenceModel) -> None:
+    """Raises what its warm-up raises, when nothing of it is left running."""
+    try:
+        await model.service.warm_up()
+    except BaseException:
+        await model.service.drain(0)
+        raise
 
 
 async def _finish(model: InferenceModel, grace: float) -> None:

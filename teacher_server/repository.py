@@ -57,9 +57,8 @@ class Repository:
                 fault = f"{folder}: a model's name has letters, digits and ._- only: rename the folder"
             elif name in found:
                 fault = f"{folder}: {found[name].folder} has the same name: rename one of the folders"
-            found.setdefault(
-                str(folder) if fault else name, Found(str(folder) if fault else name, folder, stamp, fault)
-            )
+            known_as = str(folder) if fault else name
+            found.setdefault(known_as, Found(known_as, folder, stamp, fault))
         return found
 
     def _folders(self) -> Iterator[Path]:

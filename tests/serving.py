@@ -17,6 +17,7 @@ from typing import IO
 
 import httpx
 import torch
+from prometheus_client.parser import text_string_to_metric_families
 
 from teacher_server.artifact import write_artifact
 from teacher_server.description import TeacherDescription
@@ -138,10 +139,17 @@ def serve(artifact: Path, *flags: str, env: Mapping[str, str] | None = None) -> 
         _end(teacher.process)
 
 
+def counted(served: RunningTeacher, name: str, **labels: str) -> float:
+    """A metric of a server, added up over all labels, or over those with these values."""
+    families = text_string_to_metric_families(httpx.get(f"{served.http}/metrics").text)
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    assert samples, f"{name} is not among the metrics"
+    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+
 def calls(served: RunningTeacher) -> int:
     """Score requests that a server has answered."""
-    lines = httpx.get(f"{served.http}/metrics").text.splitlines()
-    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("nv_inference_request_success{")))
+    return int(counted(served, "nv_inference_request_success"))
 
 
 def _line(process: subprocess.Popen[str]) -> str:

@@ -62,16 +62,10 @@ class Cluster:
         at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
         everywhere = ray.put(function)
         running: deque[Any] = deque()
-        try:
-            for item in items:
-                running.append(_apply.remote(everywhere, item))
-                if len(running) >= at_once:
-                    yield _result(running.popleft())
-        except TrainerError:
-            # What is wrong with an item that was read later must not hide what is wrong with an earlier one.
-            for earlier in running:
-                _result(earlier)
-            raise
+        for work in _at_work(everywhere, items):
+            running.append(work)
+            if len(running) >= at_once:
+                yield _result(running.popleft())
         while running:
             yield _result(running.popleft())
 
@@ -153,8 +147,21 @@ def _apply(function: Any, item: Any) -> Any:
     return function(item)
 
 
+def _at_work(function: Any, items: Iterable[Any]) -> Iterator[Any]:
+    """What will be the result of each item. An item that cannot be read is its own, and takes its turn: what is wrong
+    with an earlier one goes before it.
+    """
+    try:
+        for item in items:
+            yield _apply.remote(function, item)
+    except TrainerError as error:
+        yield error
+
+
 def _result(reference: Any) -> Any:
     """Raises errors for users as they were raised on the node, and TeacherUnavailable when the cluster is gone."""
+    if isinstance(reference, TrainerError):
+        raise reference
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:

@@ -32,6 +32,7 @@ from trainer.teacher.address import connect
 
 WORK = work_of([[1, 2, 3], [4, 5]], [[[6, 7], [8, 9, 10]], [[11, 12]]])
 TRIPS = trips_of([[1, 2, 3], [4, 5]])
+INDEX = "/v2/repository/index"
 SETTLE_S = 20.0
 
 
@@ -62,11 +63,13 @@ class Asker:
 
     def index(self) -> dict[str, tuple[str, str]]:
         """(state, reason) by name; both protocols say the same."""
-        told = self.inference.RepositoryIndex(oip.RepositoryIndexRequest(), timeout=10).models
-        found = {each.name: (each.state, each.reason) for each in told}
-        rest = self.rest.post("/v2/repository/index").json()
-        assert {each["name"]: (each["state"], each["reason"]) for each in rest} == found
-        return found
+        for _ in range(2):  # a state may change between the two questions
+            told = self.inference.RepositoryIndex(oip.RepositoryIndexRequest(), timeout=10).models
+            found = {each.name: (each.state, each.reason) for each in told}
+            rest = {each["name"]: (each["state"], each["reason"]) for each in self.rest.post(INDEX).json()}
+            if rest == found:
+                return found
+        raise AssertionError(f"gRPC says {found}, REST says {rest}")
 
     def healthy(self, name: str) -> bool:
         status = self.health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status

@@ -58,6 +58,7 @@ def test_a_bad_trip_is_named_as_in_a_plain_run(
     shutil.copytree(line.data, data)
     lines = (data / "train.csv").read_text().splitlines()
     lines[20] = lines[20].replace(" ", " 99999999", 1)  # in its list of roads
+    lines[29] = lines[29].replace(" ", " 99999999", 1)  # another one, for another node
     lines[40] = "1"  # too few fields: seen first by whoever reads ahead
     (data / "train.csv").write_text("\n".join(lines) + "\n")
     _, told = prepared(nodes, data, tmp_path / "cache", 2)

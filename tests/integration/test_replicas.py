@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import subprocess
 import threading
@@ -15,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 
 from bench.hosts.names import Names
 from protos.teacher.v1 import teacher_pb2_grpc
-from tests.serving import RunningTeacher, serve
+from tests.serving import RunningTeacher, counted, serve
 from tests.teacher_server.scoring import message_of, work_of
 
 CALLERS = 8
@@ -71,10 +69,7 @@ def replicas(artifact: Path, *flags: str) -> Iterator[tuple[RunningTeacher, Runn
 
 
 def answered(replica: RunningTeacher) -> int:
-    text = httpx.get(f"{replica.http}/metrics").text
-    match = re.search(r'teacher_requests_total\{model="teacher",outcome="ok"\} (\S+)', text)
-    assert match
-    return int(float(match[1]))
+    return int(counted(replica, "teacher_requests_total", outcome="ok"))
 
 
 @dataclass
