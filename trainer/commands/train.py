@@ -40,7 +40,7 @@ from trainer.trackers import check_trackers, open_trackers
 from trainer.tracking import Trackers
 from trainer.train import Trainer, set_numerics
 
-RANK_PATIENCE_S = 3600.0  # a rank may be silent while it waits for a teacher
+RANK_PATIENCE_S = 3600.0  # a rank may be silent while it prepares data, and beyond while it waits for a teacher
 
 
 def make_trainer(
@@ -131,7 +131,7 @@ def train_command(
         "teacher_address": address,
     }
     where = pick_device(device)
-    with joined(where, RANK_PATIENCE_S) as ranks:
+    with joined(where, RANK_PATIENCE_S + settings.distill.wait_limit_s + settings.distill.deadline_s) as ranks:
         if ranks.first:
             _check_start(settings, folder, resume)
         prepared = prepare_together(ranks, source, cache, skip_bad)
