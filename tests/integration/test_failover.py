@@ -17,6 +17,7 @@ from tests.integration.busy import Busy, calls
 from tests.integration.same_answers import query_of, reach
 from tests.serving import RunningTeacher, serve, start, tiny_artifact, wait_until_ready
 from trainer.errors import Stopped, TeacherMismatch, TeacherUnavailable
+from trainer.teacher.local import LocalEndpoint
 from trainer.teacher.pool import Pool
 from trainer.teacher.protocol import Answer
 
@@ -178,3 +179,17 @@ def test_close_does_not_wait_for_a_frozen_server(artifact: Path) -> None:
             assert time.monotonic() - begun < 2
         finally:
             os.kill(frozen.process.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(("visible", "seen"), [("", "1"), ("4,7", "7")])
+def test_a_ranks_local_teacher_sees_the_ranks_gpu_alone(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch, visible: str, seen: str
+) -> None:
+    for name, value in (("TORCHELASTIC_RUN_ID", "run"), ("LOCAL_RANK", "1"), ("CUDA_VISIBLE_DEVICES", visible)):
+        monkeypatch.setenv(name, value)
+    endpoint = LocalEndpoint(artifact)
+    try:
+        environment = Path(f"/proc/{endpoint.pid}/environ").read_bytes().split(b"\0")
+    finally:
+        endpoint.close()
+    assert f"CUDA_VISIBLE_DEVICES={seen}".encode() in environment

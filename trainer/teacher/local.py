@@ -97,7 +97,7 @@ class LocalEndpoint:
                 stdin=subprocess.PIPE,  # its end tells the server that we are gone
                 stdout=log,
                 stderr=log,
-                env={name: value for name, value in os.environ.items() if name not in MEANT_FOR_OTHERS},
+                env={name: value for name, value in os.environ.items() if name not in MEANT_FOR_OTHERS} | _own_gpu(),
                 start_new_session=True,  # Ctrl-C is for the trainer, which still needs its teacher to save cleanly
             )
 
@@ -135,3 +135,12 @@ class LocalEndpoint:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _own_gpu() -> dict[str, str]:
+    """Of the environment: under `torchrun` every rank's teacher sees that rank's GPU alone."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return {}
+    rank, visible = os.environ["LOCAL_RANK"], os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else []
+    return {"CUDA_VISIBLE_DEVICES": names[int(rank)] if int(rank) < len(names) else rank}
