@@ -71,9 +71,9 @@ class _TeacherCollector(Collector):
         requests = CounterMetricFamily(
             "teacher_requests", "Requests that ended, by outcome.", labels=["model", "outcome"]
         )
-        counted = [(model.name, dict.fromkeys(OUTCOMES, 0) | model.metrics.outcomes) for model in self._models]
-        for name, outcomes in [*counted, ("", self._models.nobodys.outcomes)]:
-            for outcome, count in outcomes.items():
+        counted = [*((model.name, model.metrics) for model in self._models), ("", self._models.nobodys)]
+        for name, metrics in counted:
+            for outcome, count in (dict.fromkeys(OUTCOMES, 0) | metrics.outcomes).items():
                 requests.add_metric([name, outcome], count)
         yield requests
         yield self._count("teacher_positions", "Scored positions of answered requests.", lambda m: m.positions)

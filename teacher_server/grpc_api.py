@@ -51,8 +51,9 @@ class TeacherMethods:
         return service_handler(SERVICE_NAME, methods, calls)
 
     async def _describe(self, data: bytes, remaining: float | None) -> bytes:
-        request = parsed(pb.DescribeRequest, data)
-        service = self._models.meant(request.model, request.digest).service
+        with self._models.reading():  # a refusal counts, an answer does not: nothing was computed for it
+            request = parsed(pb.DescribeRequest, data)
+            service = self._models.meant(request.model, request.digest).service
         description = service.description
         return pb.DescribeResponse(
             digest=description.digest,

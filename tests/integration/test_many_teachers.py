@@ -156,11 +156,12 @@ def test_each_answers_as_if_it_were_alone(shelf: Path) -> None:
             code, details = refused(ask)
             assert code is grpc.StatusCode.INVALID_ARGUMENT
             assert all(f"{name} ({digest_in(shelf / name)})" in details for name in alone)
-        assert 'teacher_requests_total{model="",outcome="InvalidRequest"} 2.0' in asker.metrics()
+        assert 'teacher_requests_total{model="",outcome="InvalidRequest"} 3.0' in asker.metrics()
         crossed = {"model": "north", "digest": digest_in(shelf / "south")}
         assert refused(lambda: asker.scores(**crossed))[0] is grpc.StatusCode.FAILED_PRECONDITION
         assert refused(lambda: asker.scores(digest="ab" * 32))[0] is grpc.StatusCode.FAILED_PRECONDITION
         assert refused(lambda: asker.scores(model="east"))[0] is grpc.StatusCode.NOT_FOUND
+        assert 'teacher_requests_total{model="",outcome="UnknownModel"} 1.0' in asker.metrics()
         assert asker.rest.get("/v2/models/east").status_code == 404
 
 
@@ -192,6 +193,23 @@ def test_a_broken_one_takes_nobody_down(shelf: Path) -> None:
         until(lambda: asker.index()["east"] == ("READY", ""))
         assert asker.scores(model="east") == asker.scores(digest=digest_in(shelf / "east"))
         assert "model east cannot be served: " in teacher.stop()
+
+
+def test_a_trainer_that_asks_for_another_teacher_is_counted(shelf: Path) -> None:
+    """From zero on, so that the first one is an increase. To be told who is there counts as no request."""
+    with asking(shelf) as (asker, teacher):
+
+        def wrong() -> list[str]:
+            nobodys = 'teacher_requests_total{model="",outcome="WrongTeacher"} '
+            return [line.removeprefix(nobodys) for line in asker.metrics() if line.startswith(nobodys)]
+
+        assert wrong() == ["0.0"]
+        with pytest.raises(TeacherMismatch):
+            connect(f"grpc://{teacher.grpc}", digest="ab" * 32)
+        assert wrong() == ["1.0"]
+        before = [line for line in asker.metrics() if line.startswith("teacher_requests_total")]
+        asker.native.Describe(pb.DescribeRequest(model="north"), timeout=10)
+        assert [line for line in asker.metrics() if line.startswith("teacher_requests_total")] == before
 
 
 @pytest.mark.slow
@@ -259,7 +277,8 @@ def test_no_request_to_one_that_goes_is_lost(shelf: Path) -> None:
             thread.join(30)
         # The only one that is left refuses what is meant for another; nothing was cut off or left without an answer.
         assert codes == [grpc.StatusCode.FAILED_PRECONDITION] * 4
-        assert 'outcome="NotReady"} 0.0' in "\n".join(asker.metrics())
+        unready = [line for line in asker.metrics() if 'outcome="NotReady"' in line]
+        assert {line.rpartition(" ")[2] for line in unready} == {"0.0"}
 
 
 @pytest.mark.slow
