@@ -34,6 +34,9 @@ log = logging.getLogger("teacher")
 OTEL_SWITCHES = ("SDK_DISABLED", "TRACES_EXPORTER", "EXPORTER_OTLP_ENDPOINT", "EXPORTER_OTLP_TRACES_ENDPOINT")
 # gRPC answers and then closes what is left; requests themselves have had the drain timeout before.
 CLOSING_SECONDS = 2.0
+# Before a stuck server ends itself: its callers are told at once, and whoever scrapes it sees the trip once, for the
+# next process counts from zero. Longer than the interval and the timeout of a scrape (deploy/observe).
+STUCK_SECONDS = 10.0
 
 
 def run(settings: Settings) -> None:
@@ -115,8 +118,8 @@ async def _follow(changed: asyncio.Event, models: Models, grpc_door: GrpcDoor, e
         changed.clear()
         await grpc_door.tell_health()
         if exit_when_stuck and models.state is State.STUCK:
-            await asyncio.sleep(CLOSING_SECONDS)  # the callers are being told
-            os._exit(1)  # an ordinary end would wait for the thread that the device holds
+            await asyncio.sleep(STUCK_SECONDS)
+            os._exit(1)  # also if the batch has ended by now; an ordinary end would wait for the device's thread
 
 
 async def _until_stopped(hosting: Hosting, grpc_door: GrpcDoor, stop: asyncio.Event) -> None:

@@ -19,6 +19,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from teacher_server.serve import STUCK_SECONDS
 from tests.compose import ROOT, read_compose
 from tests.observed import DASHBOARDS, GRAFANA, PROMETHEUS, alerts, dashboard, panels
 
@@ -93,6 +94,14 @@ def test_grafana_is_provisioned_with_what_is_there() -> None:
     (port,) = SERVICES["prometheus"].ports
     assert source["url"] == f"http://prometheus:{port.rpartition(':')[2]}"
     assert source["jsonData"]["timeInterval"] == interval["scrape_interval"]
+
+
+def test_a_stuck_server_is_scraped_before_it_ends_itself() -> None:
+    """Or TeacherStuck could not fire where the server ends itself, which is what the compose file's does."""
+    assert SERVICES["teacher"].environment["TEACHER_EXIT_WHEN_STUCK"] == "true"
+    scrapes = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["global"]
+    interval, timeout = (float(scrapes[name].removesuffix("s")) for name in ("scrape_interval", "scrape_timeout"))
+    assert interval + timeout < STUCK_SECONDS
 
 
 def data_source() -> dict[str, Any]:
