@@ -86,7 +86,9 @@ def read_description(folder: Path) -> TeacherDescription:
         return descriptions.from_json(json.loads(path.read_text(encoding="utf-8")))
     except json.JSONDecodeError as error:
         raise BadArtifact(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
-    except (OSError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+    except OSError as error:
+        raise BadArtifact(f"{path}: cannot be read: {error}") from error
+    except (UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise BadArtifact(f"{path}: cannot be read: {error}") from None
     except ValueError as error:
         raise BadArtifact(f"{path}: {error}") from None
@@ -156,8 +158,10 @@ def _read_weights(path: Path, model: ModelConfig, copied: bool) -> dict[str, Ten
         with _copy_in_memory(path) if copied else nullcontext(path) as file:
             state_dict = _mapped_weights(file, model)
         check_weights(state_dict, model)
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise BadArtifact(f"{path}: not a complete safetensors file: {error}") from None
+    except OSError as error:
+        raise BadArtifact(f"{path}: cannot be read: {error}") from error
     except (ValueError, RuntimeError) as error:
         raise BadArtifact(f"{path}: {error}") from None
     return state_dict

@@ -40,8 +40,13 @@ class Assembly:
         except ValueError as error:
             raise BadSettings(str(error)) from None
 
+    @property
+    def stuck(self) -> bool:
+        """Whether the device does not finish a batch."""
+        return self._device.stuck
+
     def load(self, folder: Path, *, may_change: bool) -> Loaded:
-        """Slow, in any thread; the folder `may_change` afterwards. Raises BadArtifact, and what a full device says."""
+        """Slow, in any thread; the folder `may_change` afterwards. Raises BadArtifact, and MemoryError."""
         artifact = load_artifact(folder, copied=may_change)
         engine = Engine(artifact.build(), self.torch_device, self._dtype, self._settings.compile)
         return Loaded(engine, artifact.description)

@@ -271,7 +271,9 @@ class Batcher:
         """Halve the budget, and try the group in parts of half its size."""
         rows, tokens = sum(len(part.lengths) for _, part in group), sum(part.row_tokens for _, part in group)
         if rows == 1:
-            fail([group[0][0]], EngineFailure(f"memory is too small for a history of {tokens} tokens: {error}"))
+            failure = EngineFailure(f"memory is too small for a history of {tokens} tokens: {error}")
+            failure.__cause__ = error
+            fail([group[0][0]], failure)
             return
         self.token_budget = max(min(self.token_budget, tokens) // 2, self._packer.block_size)
         log.warning("memory ended (%s): batches have at most %d tokens from now on", error, self.token_budget)

@@ -54,8 +54,10 @@ class Engine:
     """
 
     def __init__(self, model: LMTAD, device: torch.device, dtype: torch.dtype, compiled: bool = False) -> None:
+        """Raises MemoryError when the device's memory is too small for the weights."""
         self.device, self.dtype = device, dtype
-        self._model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        with _out_of_memory_told("teacher"):
+            self._model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
         self._project = trunk.project
         self._finish = trunk.finish_in_parts if device.type == "cpu" else trunk.finish
         if compiled:
@@ -75,7 +77,7 @@ class Engine:
         Raises ArithmeticError when the model's output is not finite (the compute type overflowed), MemoryError when
         the device's memory is too small for the batch, ValueError for rows that exceed the block size.
         """
-        with _out_of_memory_told():
+        with _out_of_memory_told("batch"):
             answer = self._log_probs(batch).cpu().numpy()
         if not np.isfinite(answer).all():
             raise ArithmeticError(f"the model's output is not finite in {self.compute_type}")
@@ -157,7 +159,7 @@ def _blocks(model: LMTAD) -> list[Block]:
 
 
 @contextmanager
-def _out_of_memory_told() -> Iterator[None]:
+def _out_of_memory_told(of_what: str) -> Iterator[None]:
     """What torch says when memory ends, on either device, as Python's own MemoryError."""
     try:
         yield
@@ -167,7 +169,7 @@ def _out_of_memory_told() -> Iterator[None]:
     except RuntimeError as error:
         if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
             raise
-        raise MemoryError("the host's memory is too small for this batch") from None
+        raise MemoryError(f"the host's memory is too small for this {of_what}") from None
 
 
 def _segment_log_softmax(logits_K: Tensor, counts_Q: Tensor, position_K: Tensor) -> Tensor:

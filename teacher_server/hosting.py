@@ -18,6 +18,7 @@ from teacher_server.models import Models
 from teacher_server.oip_service import InferenceModel
 from teacher_server.reports import Observer
 from teacher_server.repository import Found, Repository
+from teacher_server.retries import Retries
 
 POLL_S = 1.0
 LEAVE_S = 1.0  # in which a request that has found its model may still come to it
@@ -53,6 +54,7 @@ class Hosting:
         self.models, self._repository, self._assembly = models, repository, assembly
         self._observers, self._drain_timeout = observers, drain_timeout
         self._known: dict[str, Found] = {}  # what was tried last
+        self._retries = Retries()
         self._unreadable = ""
         self.retiring: set[asyncio.Task[None]] = set()
 
@@ -69,7 +71,7 @@ class Hosting:
                 self.models.put(self._made(found, self._loaded(found)))
             except Exception as error:
                 errors.append(error)
-                self._say_broken(found.name, error)
+                self._failed(found.name, error)
         self._check_some(errors)
 
     async def warm_up(self) -> None:
@@ -81,7 +83,7 @@ class Hosting:
             except Exception as error:
                 self.models.remove(model.name)
                 errors.append(error)
-                self._say_broken(model.name, error)
+                self._failed(model.name, error)
         self._check_some(errors)
 
     async def follow(self) -> None:
@@ -97,31 +99,42 @@ class Hosting:
             self._complain("")
             for name in self._known.keys() - found.keys():
                 self._let_go(name)
-            for name, each in found.items():
-                if self._known.get(name) != each == before.get(name):
+            for each in found.values():
+                if each == before.get(each.name) and self._wanted(each):
                     await self._renew(each)
             before = found
+
+    def _wanted(self, found: Found) -> bool:
+        """Whether to load it now: it is new or due, and the device could warm it up."""
+        due = self._known.get(found.name) != found or self._retries.due(found.name)
+        return due and not self._assembly.stuck
 
     async def _renew(self, found: Found) -> None:
         self._known[found.name] = found
         try:
-            loaded = await asyncio.to_thread(self._loaded, found)
-            served = self.models.get(found.name)
-            if served and served.digest == loaded.description.digest:
-                self.models.put(served)  # written anew, and the same
-                return
-            model = self._made(found, loaded)
-            await _warm(model)
+            await self._replace(found)
         except Exception as error:
-            if isinstance(error, NotReady):  # not its fault: it is tried again
-                del self._known[found.name]
-            self._say_broken(found.name, error)
+            self._failed(found.name, error)
+        else:
+            self._retries.forget(found.name)
             return
+        settle_memory()  # here, where no error holds any more what was loaded
+
+    async def _replace(self, found: Found) -> None:
+        """Load, warm up and serve it. Raises what keeps it from that."""
+        loaded = await asyncio.to_thread(self._loaded, found)
+        served = self.models.get(found.name)
+        if served and served.digest == loaded.description.digest:
+            self.models.put(served)  # written anew, and the same
+            return
+        model = self._made(found, loaded)
+        await _warm(model)
         log.info("model %s: teacher %s is served now", model.name, model.digest)
         self._retire(self.models.put(model))
 
     def _let_go(self, name: str) -> None:
         del self._known[name]
+        self._retries.forget(name)
         gone = self.models.remove(name)
         if gone:
             log.info("model %s: its folder is gone, so it is served no longer", name)
@@ -133,9 +146,14 @@ class Hosting:
             task = asyncio.create_task(_finish(model, self._drain_timeout))
             self.retiring.add(task)
             task.add_done_callback(self.retiring.discard)
-            task.add_done_callback(lambda _: settle_memory())
+            task.add_done_callback(lambda _: self._freed())
         else:
             settle_memory()
+
+    def _freed(self) -> None:
+        """A model has gone: there may be room for one that found none."""
+        settle_memory()
+        self._retries.hurry()
 
     def _loaded(self, found: Found) -> Loaded:
         if found.fault:
@@ -151,9 +169,14 @@ class Hosting:
         if not self.models:
             raise errors[0] if errors else BadSettings("the folders hold no teacher any more")
 
-    def _say_broken(self, name: str, error: Exception) -> None:
+    def _failed(self, name: str, error: Exception) -> None:
+        """Say so, and try it again if it may go well without a change of its files."""
         if self._repository.single:
             return  # it will be raised
+        if _may_pass(error):
+            self._retries.failed(name)
+        else:
+            self._retries.forget(name)
         why = str(error)
         if not isinstance(error, (TeacherError, MemoryError, OSError)):
             log.error("model %s failed unexpectedly", name, exc_info=error)
@@ -167,6 +190,11 @@ class Hosting:
         if why and why != self._unreadable:
             log.error("the folders of teachers cannot be read: %s; what is served stays", why)
         self._unreadable = why
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it is for want of memory, of a disk that answers, or of a device that is not stuck."""
+    return any(isinstance(each, (MemoryError, OSError, NotReady)) for each in (error, error.__cause__))
 
 
 async def _warm(model: InferenceModel) -> None:

@@ -231,6 +231,19 @@ def test_every_user_may_read_a_teacher(tmp_path: Path, monkeypatch: pytest.Monke
     refused(tmp_path / "t", f"{tmp_path}/t/model.safetensors: cannot be read by this user")
 
 
+def test_a_disk_that_fails_is_told_as_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a server can try it again."""
+    write(tmp_path / "t")
+
+    def broken(source: object, copy: object, size: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("teacher_server.artifact.shutil.copyfileobj", broken)
+    with pytest.raises(BadArtifact, match=r"model.safetensors: cannot be read: .*Input/output error") as caught:
+        load_artifact(tmp_path / "t", copied=True)
+    assert isinstance(caught.value.__cause__, OSError)
+
+
 def test_an_empty_folder_is_filled_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be the mount point of a volume; what a killed process left there is no hindrance."""
     (tmp_path / ".partial").mkdir()

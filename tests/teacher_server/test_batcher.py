@@ -433,6 +433,7 @@ def test_a_row_for_which_memory_is_too_small_fails_alone() -> None:
         assert (one.log_probs.tolist(), two.log_probs.tolist()) == ([1, 2], [2, 3])
         assert isinstance(long, EngineFailure)
         assert "memory is too small for a history of 5 tokens" in str(long)
+        assert isinstance(long.__cause__, MemoryError)
 
     run(body)
 

@@ -133,6 +133,27 @@ def test_memory_that_ends_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> No
         answer(ENGINE, packer(), [work_of([[1]], [[[1, 2]]])])
 
 
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "^CUDA out of memory$"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "this teacher$"),
+    ],
+    ids=["cuda", "cpu"],
+)
+def test_a_device_without_room_for_the_weights_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, told: str
+) -> None:
+    model = copy.deepcopy(MODEL)
+
+    def full(**there: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(model, "to", full)
+    with pytest.raises(MemoryError, match=told):
+        Engine(model, torch.device("cpu"), torch.float32)
+
+
 LONG_MODEL = tiny_model(block_size=200, cells=40)
 
 
