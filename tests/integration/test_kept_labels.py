@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -119,4 +121,17 @@ def test_kills_change_nothing_with_a_complete_store(
             process.kill()
             process.communicate()
     train(line, out, *flags, "--resume", *epochs(2))
+    assert_equal(first, out)
+
+
+def test_a_resumed_run_finds_its_labels_again(line: Line, first: Path, tmp_path: Path) -> None:
+    """And its cache, though neither is named again."""
+    out = tmp_path / "run"
+    process = begin(line, out, "--teacher", "labels", *labels_of(first), *epochs(2))
+    wait_for_step(out, 3, process)
+    process.terminate()
+    process.communicate(timeout=60)
+    again = [sys.executable, "-m", "trainer", "train", "--out", str(out), "--resume", "--cpu-threads", "1"]
+    done = subprocess.run(again, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
     assert_equal(first, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,18 @@ def test_other_versions_are_refused_unless_allowed(
     assert any(note.startswith("version differs: ") for note in found["notes"])
 
 
+def test_changed_files_are_no_version(tmp_path: Path) -> None:
+    commit = {"commit": "b" * 40 + "-dirty"}
+    runs = [evaluated_run(tmp_path / str(n), seed=n, weight=n, figures=commit, origin=commit) for n in (1, 2)]
+    assert any(note.startswith("version is not known for sure") for note in compared(tmp_path, *runs)["notes"])
+
+
+def test_a_seed_that_comes_twice_is_told(runs: dict[str, list[Path]], tmp_path: Path) -> None:
+    again = evaluated_run(tmp_path / "again", seed=42, weight=0.1, slower=0.5, figures={"model_digest": "a" * 64})
+    found = compared(tmp_path, *runs["plain"], again, *runs["slow"])
+    assert any("some of its runs have the same seed" in note for note in found["notes"])
+
+
 def test_other_requests_are_refused(runs: dict[str, list[Path]], tmp_path: Path) -> None:
     for name, how in (("ends", {"same_requests": False}), ("more", {"trips": 41}), ("few", {"trips": 12})):
         other = evaluated_run(tmp_path / name, seed=9, weight=0.5, **how)
@@ -203,12 +216,14 @@ def test_without_trips_next_step_figures_are_compared(runs: dict[str, list[Path]
 
 def test_mistakes_are_named(runs: dict[str, list[Path]], tmp_path: Path) -> None:
     a, b = runs["plain"][0], runs["slow"][0]
-    empty = tmp_path / "empty"
+    empty, copy = tmp_path / "empty", tmp_path / "copy"
+    shutil.copytree(a, copy)
     for words, expected in (
         ((), "a comparison needs two arms"),
         (tuple(runs["plain"]), "differ by their seeds only (plain: "),
         ((a, tmp_path / "none"), "none: is not the folder of a training run"),
         ((a, a, b), "is given twice"),
+        ((a, copy, b), "are one and the same student"),
         ((a, "--arm", "x"), "--arm 'x': must be NAME=RUN,RUN"),
         ((a, "--arm", f"plain-42={b}"), "two arms are called plain-42"),
         ((a, b, "--baseline", "x"), "--baseline x: no such arm; there are plain-42, slow-42"),

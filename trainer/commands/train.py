@@ -121,6 +121,7 @@ def train_command(
     overrides = list(set_ or []) + [f"training.{key}={value}" for key, value in short.items() if value is not None]
     settings = load_config(config or (folder.config if resume else None), overrides)
     source = data or Path(settings.data_dir or saved.get("data", ""))
+    cache, labels = cache or _place(saved, "cache"), labels or _place(saved, "labels")
     if source == Path():
         raise BadInput("no data: give --data FOLDER or set data_dir in the config")
     address = teacher_address(teacher or saved.get("teacher_address"), settings)
@@ -129,6 +130,8 @@ def train_command(
         "data": str(source.resolve()),
         "skip_bad": skip_bad,
         "teacher_address": address,
+        "cache": str(cache.resolve()) if cache else None,
+        "labels": str(labels.resolve()) if labels else None,
     }
     where = pick_device(device)
     with joined(where, RANK_PATIENCE_S + settings.distill.wait_limit_s + settings.distill.deadline_s) as ranks:
@@ -143,6 +146,11 @@ def train_command(
             _run(make_trainer(settings, city, folder, guide, where, ranks), guide, about, resume)
         finally:
             guide.close()
+
+
+def _place(saved: dict[str, Any], name: str) -> Path | None:
+    """Where a run that goes on had its cache or its labels; None: where they usually are."""
+    return Path(saved[name]) if saved.get(name) else None
 
 
 def _check_start(settings: Config, folder: RunFolder, resume: bool) -> None:

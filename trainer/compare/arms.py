@@ -60,7 +60,7 @@ def _name(runs: Sequence[Run]) -> str:
 
 
 def check_arms(arms: Sequence[Arm]) -> None:
-    """Raises BadInput for fewer than two arms, names twice, or a run in two places."""
+    """Raises BadInput for fewer than two arms, names twice, a run in two places, or a student twice in one arm."""
     if len(arms) < 2:
         which = f" ({arms[0].name}: {', '.join(str(run.folder) for run in arms[0].runs)})" if arms else ""
         raise BadInput(f"a comparison needs two arms, these runs differ by their seeds only{which}")
@@ -70,6 +70,11 @@ def check_arms(arms: Sequence[Arm]) -> None:
     places = [run.folder.resolve() for arm in arms for run in arm.runs]
     if len(set(places)) < len(places):
         raise BadInput(f"{max(places, key=places.count)}: is given twice")
+    for arm in arms:
+        for run in arm.runs:
+            same = [other.folder for other in arm.runs if other.digest == run.digest]
+            if len(same) > 1:  # a copy would count as another seed, and say that seeds make no difference
+                raise BadInput(f"{same[0]} and {same[1]}: are one and the same student; give one of them")
 
 
 def differing_settings(each: Sequence[dict[str, Any]]) -> list[str]:
@@ -85,8 +90,9 @@ def described(arms: Sequence[Arm]) -> list[str]:
     for arm in arms:
         runs = ", ".join(f"{run.folder} (seed {run.seed})" for run in arm.runs)
         values = ", ".join(f"{name}={_short(arm.runs[0].settings.get(name))}" for name in apart)
+        again = "; some of its runs have the same seed" if len(set(arm.seeds)) < len(arm.runs) else ""
         odd = f"; its runs, put together by hand, differ in {', '.join(arm.differing())}" if arm.differing() else ""
-        lines.append(f"{arm.name}: {runs}{f' with {values}' if values else ''}{odd}")
+        lines.append(f"{arm.name}: {runs}{f' with {values}' if values else ''}{odd}{again}")
     return lines
 
 

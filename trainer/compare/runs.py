@@ -40,6 +40,11 @@ class Run:
         return _flat(config) | how | _flat({"generated": self.evaluation.figures.get("generated_with") or {}})
 
     @property
+    def digest(self) -> str | None:
+        """The student's."""
+        return self.evaluation.figures.get("model_digest")
+
+    @property
     def program(self) -> str:
         """Version and commit of the training and, where it is another one, of the evaluation."""
         trained, evaluated = (_program(of) for of in (self.origin, self.evaluation.figures))
@@ -89,6 +94,8 @@ def check_comparable(runs: Sequence[Run], allowed: frozenset[str]) -> list[str]:
         if len(kinds) > 1:
             each = "; ".join(f"{run.folder}: {kind}" for kind, run in kinds.items())
             raise BadInput(f"runs were evaluated with another {name} ({each}); run trainer evaluate again")
+    if any("-dirty" in run.program or "(" not in run.program for run in runs):
+        differing.append(f"{VERSION} is not known for sure: some runs are of changed files, or of no checkout")
     return differing
 
 

@@ -97,6 +97,12 @@ def _distilling(*keys: str) -> Callable[[Run], Any]:
     return lambda run: None if run.origin.get("teacher") in ("none", "imported") else tell(run)
 
 
+def _own(key: str) -> Callable[[Run], Any]:
+    """A setting of a student that draws routes of its own."""
+    mode, tell = _distilling("distill", "mode"), _distilling("distill", key)
+    return lambda run: None if mode(run) in (None, "off-policy") else tell(run)
+
+
 def _about_teacher(key: str) -> Callable[[Run], Any]:
     return lambda run: (run.origin.get("teacher_about") or {}).get(key)
 
@@ -105,6 +111,8 @@ def _search(run: Run) -> Any:
     if not run.made:
         return None
     width = f", width {run.made.get('beam_width')}" if run.made.get("search") == "beam" else ""
+    if run.made.get("search") == "sample":
+        width = f", temperature {run.made.get('temperature')}, seed {run.made.get('seed')}"
     return f"{run.made.get('search')}{width}, at most {run.made.get('max_expansions')} expansions"
 
 
@@ -117,6 +125,9 @@ FACTS: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("teacher computes in", _about_teacher("compute_type")),
     ("weight of the KL (lambda)", _distilling("distill", "lambda")),
     ("temperature", _distilling("distill", "temperature")),
+    ("whose trips the KL is on", _distilling("distill", "mode")),
+    ("share of own routes", _own("own_share")),
+    ("steps between two draws", _own("refresh_every")),
     ("window", _distilling("distill", "window")),
     ("seed", _setting("training", "seed")),
     ("epochs", _setting("optimizer_config", "max_epoch")),
@@ -132,5 +143,6 @@ FACTS: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("expansions a trip, mean", lambda run: finite(run.made.get("expansions_mean"), 4)),
     ("seconds a trip, mean", lambda run: finite(run.made.get("total_time_mean"), 3)),
     ("hoser-distill", lambda run: run.origin.get("version")),
+    ("commit", lambda run: run.origin.get("commit")),
     ("torch", lambda run: run.origin.get("torch")),
 )
