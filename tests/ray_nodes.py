@@ -25,7 +25,10 @@ RAY = [str(Path(sys.executable).with_name("ray")), "start", "--disable-usage-sta
 
 
 class RayNodes:
-    """Use it in a `with`."""
+    """Use it in a `with`. `flags` of `ray start` for both nodes."""
+
+    def __init__(self, *flags: str) -> None:
+        self._flags = flags
 
     def __enter__(self) -> RayNodes:
         self._folder = tempfile.mkdtemp(prefix="ray-")  # short, for the sockets in it
@@ -37,8 +40,8 @@ class RayNodes:
         assert self._process.stdout.readline() == "up\n"
         self._inside = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()[0]
         self._run([*RAY, "--head", f"--node-ip-address={HEAD}", "--port=6379", "--include-dashboard=false",
-                   f"--temp-dir={self._folder}", *SMALL])  # fmt: skip
-        self._run([*RAY, f"--address={ADDRESS}", f"--node-ip-address={OTHER}", *SMALL])
+                   f"--temp-dir={self._folder}", *SMALL, *self._flags])  # fmt: skip
+        self._run([*RAY, f"--address={ADDRESS}", f"--node-ip-address={OTHER}", *SMALL, *self._flags])
         return self
 
     def __exit__(self, *_: object) -> None:

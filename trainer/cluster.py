@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported: nothing is told to anybody
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # nor begun anew by a thread that asks after the end
 
 import ray
 import ray.exceptions
 
-from trainer.errors import BadInput, TeacherUnavailable, TrainerError
+from trainer.errors import BadInput, Stopped, TeacherUnavailable, TrainerError
 from trainer.teacher.address import connect
 from trainer.teacher.pool import Patience
 from trainer.teacher.protocol import Answer, Description, Likelihoods, Query, Teacher, TripQuery
@@ -29,6 +30,7 @@ I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
 
 CONNECT_S = 5.0
+HERE_S = 10.0  # an asker that does not say so long that it is there has lost its node
 START = "start one with `ray start --head`, or name one by RAY_ADDRESS"
 
 
@@ -77,7 +79,8 @@ class ClusterTeacher:
     """A teacher that is asked from the cluster's nodes: with `local:FOLDER` each asker serves one of its own.
 
     One asker for each GPU of the cluster; where it has none, one for each node. Thread-safe: as many questions as there
-    are askers are under way at a time.
+    are askers are under way at a time. An asker that is nowhere, for no GPU is left for it, is passed over until it has
+    one again.
     """
 
     def __init__(self, address: str, patience: Patience, digest: str | None) -> None:
@@ -85,9 +88,11 @@ class ClusterTeacher:
         gpus = int(resources.get("GPU", 0))
         self.count = gpus or sum(node["Alive"] for node in ray.nodes())
         options = {"num_gpus": 1} if gpus else {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
-        remote = _Asker.options(**options)  # type: ignore[attr-defined]
+        remote = _Asker.options(max_concurrency=2, **options)  # type: ignore[attr-defined]  # `here` beside a question
+        self._limit_s = patience.wait_limit_s if patience.on_loss == "wait" else patience.deadline_s
         self._all = [remote.remote(address, patience, digest) for _ in range(self.count)]
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._closed = False
         for asker in self._all:
             self._free.put(asker)
         self._description: Description = self._asked("description")
@@ -105,16 +110,30 @@ class ClusterTeacher:
         return found
 
     def close(self) -> None:
-        """Ends the askers, and with them the teachers that they serve."""
+        """Ends the askers, and with them the teachers that they serve; whoever waits is told."""
+        self._closed = True
         for asker in self._all:
             ray.kill(asker)
+        self._free.put(None)
 
     def _asked(self, what: str, *words: Any) -> Any:
-        asker = self._free.get()
+        while True:
+            asker = self._next()
+            answer = getattr(asker, what).remote(*words)
+            answer.future().add_done_callback(lambda _, asker=asker: self._free.put(asker))
+            if _comes(answer, asker):
+                return _result(answer)
+
+    def _next(self) -> Any:
+        """An asker that has answered whatever it was asked. Raises TeacherUnavailable or Stopped."""
         try:
-            return _result(getattr(asker, what).remote(*words))
-        finally:
-            self._free.put(asker)
+            asker = self._free.get(timeout=self._limit_s)
+        except queue.Empty:
+            raise TeacherUnavailable(f"no node of the Ray cluster has answered for {self._limit_s:g} s") from None
+        if self._closed:
+            self._free.put(None)  # for the next who waits
+            raise Stopped("the askers have been ended")
+        return asker
 
 
 @ray.remote(max_restarts=-1, max_task_retries=-1)
@@ -124,6 +143,9 @@ class _Asker:
     def __init__(self, address: str, patience: Patience, digest: str | None) -> None:
         self._address, self._patience, self._digest = address, patience, digest
         self._teacher: Teacher | None = None
+
+    def here(self) -> None:
+        """Answers at once, whatever else is asked."""
 
     def description(self) -> Description:
         return self._connected().description
@@ -156,6 +178,18 @@ def _at_work(function: Any, items: Iterable[Any]) -> Iterator[Any]:
             yield _apply.remote(function, item)
     except TrainerError as error:
         yield error
+
+
+def _comes(answer: Any, asker: Any) -> bool:
+    """Waits for an answer; False: whoever was asked is nowhere, and may never answer."""
+    while not _is_there(answer, HERE_S):
+        if not _is_there(asker.here.remote(), HERE_S):
+            return _is_there(answer, 0)
+    return True
+
+
+def _is_there(reference: Any, seconds: float) -> bool:
+    return bool(ray.wait([reference], timeout=seconds)[0])
 
 
 def _result(reference: Any) -> Any:

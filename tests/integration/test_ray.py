@@ -68,6 +68,16 @@ def test_a_bad_trip_is_named_as_in_a_plain_run(
 
 def test_a_killed_node_only_costs_time(line: Line, nodes: RayNodes, tmp_path: Path) -> None:
     """Each node serves a teacher of its own; it is killed with its node, and asked anew from the other one."""
+    label_while_a_node_dies(line, nodes, tmp_path)
+
+
+def test_a_node_that_takes_its_gpu_away_only_costs_time(line: Line, tmp_path: Path) -> None:
+    """Its asker has no place any more: the other one has the last GPU. They are declared; the teachers use none."""
+    with RayNodes("--num-gpus=1") as nodes:
+        label_while_a_node_dies(line, nodes, tmp_path)
+
+
+def label_while_a_node_dies(line: Line, nodes: RayNodes, tmp_path: Path) -> None:
     address = f"local:{line.teacher}"
     label(line, tmp_path / "plain", address, 4)
     labels = tmp_path / "ray"
