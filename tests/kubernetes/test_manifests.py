@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.kubernetes.manifests import (
     DEPLOY,
     Object,
     check_references,
+    check_schema,
     checked,
     combined,
     containers,
@@ -214,6 +216,17 @@ def test_the_document_s_overlays_are_valid(tmp_path: Path, cluster: list[Object]
     settings = check_command(started_by(trainer, tmp_path), environment_of(trainer))
     assert (settings["seed"], settings["out"]) == (2, Path("/runs/seed-2"))
     check_references(objects)
+
+
+def test_the_document_s_rule_is_the_alerts_file(cluster: list[Object]) -> None:
+    (command,) = re.findall(r"```sh\n(\{\n.*?)```", DOCUMENT, flags=re.S)
+    script = f"set -eu\nkubectl() {{ cat; }}\n{command}"
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+    rule = yaml.safe_load(done.stdout)
+    check_schema(rule)
+    assert rule["spec"] == yaml.safe_load((ROOT / "deploy/observe/prometheus/alerts.yml").read_text())
+    monitor = one(cluster, "ServiceMonitor", "teacher")["metadata"]
+    assert (rule["metadata"]["name"], rule["metadata"]["namespace"]) == (monitor["name"], monitor["namespace"])
 
 
 def test_the_adapter_s_file_is_no_object() -> None:
