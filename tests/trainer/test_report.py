@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.teacher_server.full_disk import files_end_at
-from tests.trainer.datasets import drop_column, files_in, refused, rows_of, small_city, trainer
+from tests.trainer.datasets import drop_column, files_in, refused, rows_of, set_field, small_city, trainer
 from tests.trainer.small_runs import report, small_run
 from trainer.files import digest_of
 
@@ -104,6 +104,21 @@ def test_search_effort_of_every_trip(root: Path) -> None:
     assert told() == searched
     drop_column(run / "generated.csv", "expansions")  # as files of the research code
     assert told() == [None] * len(searched)
+
+
+def test_bad_trips_are_dropped_and_counted(root: Path) -> None:
+    run, cache = copy(root, "bad"), ("--cache", root / "cache")
+    count = len(rows_of(run / "generated.csv"))
+    set_field(run / "generated.csv", 1, "gene_trace_road_id", "[]")
+    line = set_field(run / "generated.csv", 0, "gene_trace_road_id", "[0, 120]")
+    refused(trainer("report", run, *cache), f"generated.csv:{line}: ", "--skip-bad")
+    done = trainer("report", run, "--skip-bad", *cache)
+    assert done.status == 0, done.err
+    page = run / "report.html"
+    assert "Bad trips that are left out here: " in page.read_text()
+    assert "1 x a trip needs one road or more" in page.read_text()
+    assert len(data_of(page)["journeys"]["trips"]) == count - 2  # type: ignore[index]
+    assert "left out here" not in report(root, [root / "runs" / "a"]).read_text()
 
 
 def test_refusals(root: Path, tmp_path: Path) -> None:

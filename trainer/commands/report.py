@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trainer.commands.data import Cache, SkipBad
+from trainer.commands.data import Cache
 from trainer.commands.load import run_data
 from trainer.errors import BadInput
 from trainer.files import check_target, write_text
@@ -24,7 +24,7 @@ def report_command(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder (default: the first run's).")] = None,
     cache: Cache = None,
-    skip_bad: SkipBad = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Drop and count bad generated trips.")] = False,
 ) -> None:
     """Write one self-contained HTML file: main figures, map, single trips, distributions, learning, settings."""
     start = time.monotonic()
@@ -35,7 +35,8 @@ def report_command(
         raise BadInput("a report of several runs needs a place: --out FILE.html")
     target = out or folders[0].report
     check_target(target)
-    city = run_data(folders[0], data, cache, skip_bad).city
+    # Trips are read as the runs were trained on them, or it is other data; the flag is about the generated ones.
+    city = run_data(folders[0], data, cache, False).city
     if city.meta.fingerprint != folders[0].origin().data_fingerprint:
         raise BadInput(
             f"{data or folders[0].saved()['data']}: is not the data that {runs[0]} was trained on "

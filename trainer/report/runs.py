@@ -46,6 +46,12 @@ class Run:
     routes: Routes | None
     missing: tuple[str, ...]
 
+    @property
+    def dropped(self) -> str:
+        """Bad generated trips, count x kind; empty where there are none."""
+        kinds = self.routes.generated.dropped if self.routes else {}
+        return ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+
 
 def names_of(runs: list[Path]) -> list[str]:
     """The folders' names, with as many parents as it takes to tell them apart. Raises BadInput."""
