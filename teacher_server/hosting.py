@@ -177,7 +177,7 @@ class Hosting:
             self._retries.failed(name)
         else:
             self._retries.forget(name)
-        why = str(error)
+        why = str(error).encode("utf-8", "backslashreplace").decode()  # it may name a folder whose name is no UTF-8
         if not isinstance(error, (TeacherError, MemoryError, OSError)):
             log.error("model %s failed unexpectedly", name, exc_info=error)
             why = f"{type(error).__name__}: see the server's log"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -54,10 +55,11 @@ class Repository:
         for folder in self._folders():
             name, stamp, fault = folder.name, stamp_of(_files(folder)), ""
             if not re.fullmatch(MODEL_NAME, name):
-                fault = f"{folder}: a model's name has letters, digits and ._- only: rename the folder"
+                fault = f"{_shown(folder)}: a model's name has letters, digits and ._- only: rename the folder"
             elif name in found:
-                fault = f"{folder}: {found[name].folder} has the same name: rename one of the folders"
-            known_as = str(folder) if fault else name
+                other = _shown(found[name].folder)
+                fault = f"{_shown(folder)}: {other} has the same name: rename one of the folders"
+            known_as = _shown(folder) if fault else name
             found.setdefault(known_as, Found(known_as, folder, stamp, fault))
         return found
 
@@ -77,6 +79,11 @@ def _is_shelf(path: Path) -> bool:
         return path.is_dir() and not _holds_teacher(path) and any(map(_holds_teacher, path.iterdir()))
     except OSError:
         return False
+
+
+def _shown(folder: Path) -> str:
+    """A name may have any bytes; those that are no UTF-8 are shown as escapes, for no door could send them."""
+    return os.fsencode(folder).decode("utf-8", "backslashreplace")
 
 
 def _holds_teacher(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -193,6 +194,28 @@ def test_a_broken_one_takes_nobody_down(shelf: Path) -> None:
         until(lambda: asker.index()["east"] == ("READY", ""))
         assert asker.scores(model="east") == asker.scores(digest=digest_in(shelf / "east"))
         assert "model east cannot be served: " in teacher.stop()
+
+
+def test_a_folder_whose_name_is_no_text_takes_nobody_down(tmp_path: Path) -> None:
+    """All pages show it, with escapes; what is wrong in a shelf of such a name is shown as well."""
+    shelf = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    tiny_artifact(shelf / "north")
+    tiny_artifact(shelf / os.fsdecode(b"s\xfcd"), seed=1)
+    (shelf / "east").mkdir()
+    (shelf / "east" / "teacher.json").write_text("{}")
+    with asking(shelf) as (asker, _):
+        name = f"{tmp_path}/caf\\xe9/s\\xfcd"
+        index = asker.index()
+        assert index[name] == ("UNAVAILABLE", f"{name}: a model's name has letters, digits and ._- only: "
+                               "rename the folder")  # fmt: skip
+        assert index["north"] == ("READY", "")
+        assert "east" in index["east"][1]
+        assert {each["name"] for each in asker.rest.get("/status.json").json()["models"]} == {"north", "east", name}
+        assert name in asker.rest.get("/healthz").json()["broken"]
+        escaped = name.replace("\\", "\\\\")
+        assert f'teacher_model_broken{{model="{escaped}"}} 1.0' in asker.metrics()
+        assert not asker.healthy(name)
+        assert asker.scores(model="north") == asker.scores(digest=digest_in(shelf / "north"))
 
 
 def test_a_trainer_that_asks_for_another_teacher_is_counted(shelf: Path) -> None:
