@@ -229,6 +229,14 @@ def test_parts_of_other_runs(name: str, key: str, said: str, bench: Bench, tmp_p
     assert not (tmp_path / "b.zip").exists()
 
 
+def test_the_data_is_read_as_the_run_was_trained_on_it(bench: Bench, tmp_path: Path) -> None:
+    """A flag about bad trips makes other data of it only where other data is named."""
+    assert bench.bundle(bench.run, tmp_path / "b.zip", "--skip-bad").status == 0
+    assert (tmp_path / "b.zip").read_bytes() == bench.archive.read_bytes()
+    other = ("--skip-bad", "--data", bench.data)
+    refused(bench.bundle(bench.run, tmp_path / "c.zip", *other), "was generated on data", "--skip-bad")
+
+
 def test_other_parts_that_do_not_fit(bench: Bench, tmp_path: Path) -> None:
     def refusal(*words: str) -> None:
         refused(bench.bundle(tmp_path / "run", tmp_path / "b.zip"), *words)

@@ -12,7 +12,7 @@ from trainer.bundle.archive import Manifest
 from trainer.bundle.pack import write_bundle
 from trainer.bundle.parts import OPTIONAL, Parts, gather
 from trainer.bundle.verify import verify
-from trainer.commands.data import Cache, SkipBad
+from trainer.commands.data import Cache
 from trainer.commands.load import run_data
 from trainer.data.roadmap import RoadMap
 from trainer.errors import BadInput
@@ -31,7 +31,9 @@ def bundle_command(
     ] = None,
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Bundle a run that has not ended.")] = False,
     cache: Cache = None,
-    skip_bad: SkipBad = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Drop bad trips of --data; the run's generated trips must all be good.")
+    ] = False,
 ) -> None:
     """Pack a run's student, settings, figures, report and trips into one archive, or check one."""
     if check is not None:
@@ -54,12 +56,15 @@ def bundle_command(
 
 def _road_map(parts: Parts, data: Path | None, cache: Path | None, skip_bad: bool) -> RoadMap:
     """The roads that the trips were generated on. Raises BadInput for those of other data."""
-    city = run_data(RunFolder(parts.root), data, cache, skip_bad).city
+    # The run's own data is read as it was trained on; other data may need the flag.
+    drops = skip_bad and data is not None
+    city = run_data(RunFolder(parts.root), data, cache, drops).city
     made_on = parts.found["generated.json"].get("data_fingerprint")
     if made_on != city.meta.fingerprint:
+        without = ", or leave --skip-bad away" if drops else ""
         raise BadInput(
             f"{parts.root / 'generated.csv'}: was generated on data {str(made_on)[:16]}, "
-            f"this is {city.meta.fingerprint[:16]}; give its folder with --data"
+            f"this is {city.meta.fingerprint[:16]}; give its folder with --data{without}"
         )
     return city.road_map
 
