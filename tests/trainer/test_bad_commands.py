@@ -253,6 +253,32 @@ def test_evaluate(words: tuple[str, ...], said: str, bench: Bench, tmp_path: Pat
     assert not files_in(tmp_path)
 
 
+@pytest.mark.parametrize("out", ["beam.json", "here/../beam.json", "beam.csv", "new.npz", "judge.json", "new"])
+def test_an_evaluation_never_replaces_what_it_reads(out: str, bench: Bench, trips: Path, tmp_path: Path) -> None:
+    for suffix in (".csv", ".json"):
+        shutil.copy(trips.with_suffix(suffix), tmp_path / f"beam{suffix}")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "judge.json").write_text("{}")
+    before = files_in(tmp_path)
+    words = ("--generated", tmp_path / "beam.csv", "--teacher", "none", "--teacher-evaluation", tmp_path / "judge.json")
+    outcome = trainer("evaluate", bench.run, "--cache", bench.cache, *words, "--out", tmp_path / out)
+    refused(outcome, f"{tmp_path / out}: ", "name another --out")
+    assert files_in(tmp_path) == before
+
+
+def test_an_evaluation_never_replaces_the_parts_of_its_run(bench: Bench, trips: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(bench.run, tmp_path / "run"))
+    for suffix in (".csv", ".json"):
+        shutil.copy(trips.with_suffix(suffix), run / f"evaluation{suffix}")
+    before = files_in(run)
+    for name in ("generated.json", "origin.json", "summary.json"):
+        outcome = trainer("evaluate", run, "--cache", bench.cache, "--out", run / name)
+        refused(outcome, f"{run / name}: ", "name another --out")
+    outcome = trainer("evaluate", run, "--cache", bench.cache, "--generated", run / "evaluation.csv")
+    refused(outcome, f"{run / 'evaluation.json'}: ", "name another --out")
+    assert files_in(run) == before
+
+
 def test_good_trips_evaluate(bench: Bench, trips: Path, tmp_path: Path) -> None:
     """The control for all of the above."""
     words = ("--cache", bench.cache, "--generated", trips, "--out", tmp_path / "report.json")

@@ -16,10 +16,10 @@ from trainer.evaluate.at_wandb import AtWandb
 from trainer.evaluate.cells import Cell
 from trainer.evaluate.generated import judge_generated
 from trainer.evaluate.next_step import next_step_figures
-from trainer.evaluate.stored import Arrays, write_evaluation
+from trainer.evaluate.stored import Arrays, check_target, write_evaluation
 from trainer.evaluate.tables import show_evaluation
 from trainer.evaluate.teacher_judge import judge_by_teacher
-from trainer.files import check_target, digest_of
+from trainer.files import digest_of
 from trainer.generate.reading import Generated, check_made_by, read_generated
 from trainer.provenance import program
 from trainer.run_folder import RunFolder
@@ -76,16 +76,16 @@ def evaluate_command(
         raise BadInput("--teacher-evaluation goes with --teacher, and without --fuse-teacher")
     folder, cell = RunFolder(run), Cell.parse(od_cell)
     target = out or (folder.evaluation if fuse_teacher is None else folder.root / "evaluation.fused.json")
-    if out:
-        check_target(out)
+    file = generated or (folder.generated if folder.generated.exists() else None)
+    folder.origin()  # a folder that is no run is refused first
+    check_target(target, _kept(folder, generated, teacher_evaluation))
     # The run's own data is read as it was trained on; other data may need the flag.
     prepared = run_data(folder, data, cache, skip_bad and data is not None)
     city = prepared.city
     at_wandb = AtWandb.asked_for(folder, wandb, wandb_artifact)
     figures: dict[str, Any] = {"model_digest": digest_of(folder.best)} if folder.best.exists() else {}
     figures |= program() | next_step_figures(folder, city, split, fuse_teacher, teacher, device)
-    file, trips = generated or (folder.generated if folder.generated.exists() else None), Arrays()
-    found = _read(file, folder, city, skip_bad) if file else None
+    found, trips = _read(file, folder, city, skip_bad) if file else None, Arrays()
     if file and found:
         more, trips = judge_generated(file, found, city, split, cell)
         figures |= more
@@ -99,6 +99,13 @@ def evaluate_command(
     show_evaluation(str(run), figures)
     if at_wandb:
         at_wandb.log(figures, target, file)
+
+
+def _kept(folder: RunFolder, generated: Path | None, teacher_evaluation: Path | None) -> list[Path]:
+    """What an evaluation reads, and JSON that others read, which it must not replace."""
+    trips = [folder.generated, *([generated] if generated else [])]
+    more = [folder.summary, folder.root / "origin.json", *([teacher_evaluation] if teacher_evaluation else [])]
+    return [*trips, *(file.with_suffix(".json") for file in trips), *more]
 
 
 def _read(file: Path, folder: RunFolder, city: City, skip_bad: bool) -> Generated:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer import files
 from trainer.errors import BadInput
 from trainer.files import digest_of, whole_file, write_json
 
@@ -24,6 +26,16 @@ class Evaluation:
     file: Path
     figures: dict[str, Any]
     trips: Arrays  # empty where no generated trips were judged
+
+
+def check_target(file: Path, kept: Iterable[Path]) -> None:
+    """Raises BadInput for a JSON that could not be written at the end of long work, or would replace a kept file."""
+    if file.suffix != ".json":
+        raise BadInput(f"{file}: an evaluation's name must end in .json; name another --out")
+    files.check_target(file)
+    lost = {path.resolve() for path in kept} & {file.resolve(), file.with_suffix(".npz").resolve()}
+    if lost:
+        raise BadInput(f"{file}: would replace {min(lost).name}, an input or a part of the run; name another --out")
 
 
 def write_evaluation(file: Path, figures: dict[str, Any], trips: Arrays) -> None:
