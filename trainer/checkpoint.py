@@ -31,7 +31,7 @@ class Progress:
     step: int = 0  # optimiser steps done in all
     best: float = -1.0  # best validation accuracy so far
     best_epoch: int = -1
-    kl_missed: int = 0  # trips' steps that no teacher answered, where the policy is to go on without
+    kl_missed: int = 0  # steps without a target because no teacher answered, where the policy is to go on without
     bad_steps: int = 0  # steps left out because the loss or its gradient was not finite
     epoch_sums: Sums = field(default_factory=Sums)  # over the epoch under way
     seconds: dict[str, float] = field(default_factory=dict)  # by part, over all sessions

@@ -92,10 +92,10 @@ class ExampleMaker:
     def example(self, question: Question, answer: Callable[[], Target | None], top_k: int = 0) -> Example:
         """Takes the answer, then applies the candidate filter and the shared-cell rule, in this order."""
         features, labels = question.features, question.labels
-        missed = 0
         try:
             with self.clock("distill_kl_(teacher)"):
                 target = answer()
+            missed = target.missed if target else 0
         except NoAnswer:
             target, missed = None, int(features.candidate_mask.any(-1).sum())
         if top_k:

@@ -38,7 +38,7 @@ def _part(example: Example, trips: Tensor, width: int, *, is_first: bool) -> Exa
 
 
 def _target_part(target: Target | None, trips: Tensor, width: int, is_first: bool) -> Target | None:
-    """The count belongs to the whole example and stays with its first part."""
+    """Counts belong to the whole example and stay with its first part."""
     if target is None:
         return None
     return replace(
@@ -47,4 +47,5 @@ def _target_part(target: Target | None, trips: Tensor, width: int, is_first: boo
         asked=target.asked[trips, :width],
         cells=None if target.cells is None else target.cells[trips, :width],
         truncated=target.truncated if is_first else 0,
+        missed=target.missed if is_first else 0,
     )

@@ -17,9 +17,10 @@ from trainer.clock import Clock
 from trainer.data.city import City
 from trainer.data.features import Features, Network
 from trainer.data.trips import Ints
-from trainer.errors import TeacherUnavailable
+from trainer.errors import NoAnswer, TeacherUnavailable
 from trainer.examples import Example, ExampleMaker
 from trainer.losses import kl_sum
+from trainer.micro_batches import parts_by_length
 from trainer.teacher.stored import StoredTargets
 from trainer.teacher.subject import Subject
 from trainer.teacher.targets import Target, Targets, TeacherTargets
@@ -58,6 +59,13 @@ def stored(
     asks = asking if ask else None
     longest = subject.longest_history
     return StoredTargets(subject.open_store(root), asks, tokens, longest_history=longest, positions=positions), asking
+
+
+class Gone:
+    """Answers nothing, and the run may go on without."""
+
+    def of(self, trips: Ints, features: Features) -> Target:
+        raise NoAnswer("gone")
 
 
 @settings(deadline=None, max_examples=50, database=None)
@@ -131,6 +139,50 @@ def test_only_what_is_missing_is_asked(tmp_path: Path) -> None:
     assert torch.equal(everything.log_probs, expected.log_probs)
     width = some.log_probs.shape[1]
     assert torch.equal(everything.log_probs[[1, 3], :width], some.log_probs)
+
+
+@settings(deadline=None, max_examples=30, database=None)
+@given(
+    seed=st.integers(0, 2**32),
+    window=st.sampled_from([0, 4]),
+    positions=st.sampled_from(["all", "last"]),
+    shared_cells=st.sampled_from(["full", "split"]),
+    top_k=st.sampled_from([0, 2]),
+    kept=st.lists(st.booleans(), min_size=4, max_size=4),
+)
+def test_without_an_answer_what_is_kept_is_used_and_only_the_rest_is_missed(
+    seed: int,
+    window: int,
+    positions: str,
+    shared_cells: str,
+    top_k: int,
+    kept: list[bool],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    root = tmp_path_factory.mktemp("labels")
+    city, tokens = random_city(seed)
+    full, _ = stored(root / "full", city, tokens, window, positions=positions)
+    whole = example(city, full, 100, shared_cells, top_k)
+    targets, _ = stored(root / "part", city, tokens, window, positions=positions)
+    maker = ExampleMaker(Network.of(city.road_map), torch.device("cpu"), 100, "original", Clock())
+    if any(kept):
+        maker.make(city.trips["train"], TRIPS[kept], targets=targets)
+    targets._ask = Gone()  # from now on
+    found = example(city, targets, 100, shared_cells, top_k)
+    assert found.target is not None
+    assert whole.target is not None
+    rows = torch.tensor(kept)
+    assert torch.equal(found.target.log_probs[rows], whole.target.log_probs[rows])
+    assert torch.equal(found.target.asked, whole.target.asked & rows[:, None])
+    assert torch.isneginf(found.target.log_probs[~rows]).all()
+    assert found.missed == int(whole.target.asked[~rows].sum())
+    assert whole.missed == 0
+    beyond = [0 if window else max(steps - (BLOCK - 1), 0) for steps in whole.features.steps[rows].tolist()]
+    assert found.target.truncated == (sum(beyond) if positions == "all" else sum(map(bool, beyond)))
+    parts = parts_by_length(found, 1)
+    assert sum(part.missed for part in parts) == found.missed
+    assert sum(part.target.missed for part in parts if part.target) == found.missed
+    assert sum(int(part.target.asked.sum()) for part in parts if part.target) == int(found.target.asked.sum())
 
 
 def test_a_store_without_a_teacher_must_have_everything(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from dataclasses import fields
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trainer.data.features import Features
 from trainer.data.trips import Ints
-from trainer.errors import TeacherUnavailable
+from trainer.errors import NoAnswer, TeacherUnavailable
 from trainer.teacher.store import LabelStore
 from trainer.teacher.targets import Target, Targets, asked_steps
 
@@ -50,17 +51,25 @@ class StoredTargets:
     def of(self, trips: Ints, features: Features) -> Target:
         """The target of trips of the store's split.
 
-        Answers that were asked just now count as they will be read later, rounded to float16. Raises
-        TeacherUnavailable, and what `ask` raises.
+        Answers that were asked just now count as they will be read later, rounded to float16. Where `ask` has NoAnswer,
+        trips that are not kept have no target. Raises TeacherUnavailable, and what else `ask` raises.
         """
-        self._fill(trips, features)
+        there = np.ones(len(trips), bool)
+        try:
+            self._fill(trips, features)
+        except NoAnswer:
+            there = self._store.has(trips)
         device = features.roads.device
-        values = torch.from_numpy(self._store.read(trips)).to(device).float()
-        asked = asked_steps(features, self._positions)
+        values = torch.from_numpy(self._store.read(trips[there])).to(device).float()
+        rows = torch.from_numpy(there).to(device)
+        wanted = asked_steps(features, self._positions)
+        asked = wanted & rows[:, None]
         everything = torch.full(features.candidates.shape, -torch.inf, device=device)
-        log_probs = everything.masked_scatter(features.candidate_mask, values)
+        log_probs = everything.masked_scatter(features.candidate_mask & rows[:, None, None], values)
         log_probs = log_probs.masked_fill(~asked[..., None], -torch.inf)
-        return Target(log_probs, asked, self._road_to_token.to(device)[features.candidates], self._truncated(features))
+        cells = self._road_to_token.to(device)[features.candidates]
+        missed = 0 if there.all() else int((wanted & ~asked).sum())
+        return Target(log_probs, asked, cells, self._truncated(features.steps[rows]), missed)
 
     def _fill(self, trips: Ints, features: Features) -> None:
         missing = np.flatnonzero(~self._store.has(trips))
@@ -79,8 +88,8 @@ class StoredTargets:
             self._synced = time.monotonic()
             self._store.sync()
 
-    def _truncated(self, features: Features) -> int:
+    def _truncated(self, steps: Tensor) -> int:
         if self._longest is None:
             return 0
-        beyond = (features.steps - self._longest).clamp(min=0)
+        beyond = (steps - self._longest).clamp(min=0)
         return int((beyond if self._positions == "all" else beyond.clamp(max=1)).sum())

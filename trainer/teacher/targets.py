@@ -25,6 +25,7 @@ class Target:
     asked: Tensor  # [B, T] bool: steps that have a target
     cells: Tensor | None = None  # [B, T, K] int64 the candidates' grid cells; None where there is no grid
     truncated: int = 0  # steps whose history did not fit into the teacher
+    missed: int = 0  # steps that are not asked only because no teacher answered
 
     def filtered(self, kept: Tensor) -> Target:
         """The kept candidates [B, T, k] only."""
