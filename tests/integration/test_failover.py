@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from tests.integration.busy import Busy, calls
 from tests.integration.same_answers import query_of, reach
 from tests.serving import RunningTeacher, serve, start, tiny_artifact, wait_until_ready
 from trainer.errors import Stopped, TeacherMismatch, TeacherUnavailable
+from trainer.teacher.endpoint import EndpointError, Trouble
 from trainer.teacher.local import LocalEndpoint
 from trainer.teacher.pool import Pool
 from trainer.teacher.protocol import Answer
@@ -193,3 +197,47 @@ def test_a_ranks_local_teacher_sees_the_ranks_gpu_alone(
     finally:
         endpoint.close()
     assert f"CUDA_VISIBLE_DEVICES={seen}".encode() in environment
+
+
+def nobody_starts(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+
+def killed(endpoint: LocalEndpoint) -> None:
+    os.kill(endpoint.pid, signal.SIGKILL)
+    endpoint._process.wait(10)
+
+
+def test_a_local_teacher_that_cannot_be_started_again_is_lost_until_it_can(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(LocalEndpoint(artifact)) as endpoint:
+        killed(endpoint)
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", nobody_starts)
+            for _ in range(2):
+                with pytest.raises(EndpointError, match=r"status -9: .*cannot be started again: .*allocate") as caught:
+                    endpoint.describe(1)
+                assert caught.value.trouble is Trouble.LOST
+        with pytest.raises(EndpointError, match=r"status -9: [^;]*$"):
+            endpoint.describe(1)
+        endpoint._wait_for_socket()
+        assert endpoint.describe(5).block_size == 48
+
+
+def test_a_local_teacher_whose_folder_is_gone_is_lost(artifact: Path) -> None:
+    """Something cleans /tmp under a long run."""
+    with closing(LocalEndpoint(artifact)) as endpoint:
+        query = query_of(endpoint.describe(5), 0, 0)
+        shutil.rmtree(endpoint._folder.name)
+        killed(endpoint)
+        for ask in (lambda: endpoint.score(query, 1), lambda: endpoint.describe(1)):
+            with pytest.raises(EndpointError, match=r"its log cannot be read: .*No such file") as caught:
+                ask()
+            assert caught.value.trouble is Trouble.LOST
+
+
+def test_a_local_teacher_that_cannot_be_started_at_all(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", nobody_starts)
+    with pytest.raises(TeacherUnavailable, match=r"the local teacher did not start: .*Cannot allocate memory"):
+        LocalEndpoint(artifact)

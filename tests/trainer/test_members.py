@@ -95,6 +95,27 @@ def test_at_the_start_one_that_answers_is_enough() -> None:
         ready(pool, A)
 
 
+def test_whatever_a_probe_meets_there_is_a_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    cast, probes = Cast(), []
+
+    def describe(*_: object) -> None:
+        probes.append(None)
+        raise OSError(24, "Too many open files")
+
+    with cast.pool(FAIL) as pool:
+        cast[A].plan = [LOST]
+        with monkeypatch.context() as patch:
+            patch.setattr(cast[A], "describe", describe)
+            pool.score(query_of())
+            pool.score(query_of())
+            eventually(lambda: len(probes) > 2)
+            cast[B].down = LOST
+            with pytest.raises(TeacherUnavailable, match=r"10\.0\.0\.1:1.*OSError: \[Errno 24\] Too many open files"):
+                pool.score(query_of())
+        ready(pool, A)
+        pool.score(query_of())
+
+
 def test_at_the_start_somebody_must_answer() -> None:
     cast = Cast()
     cast[A].down = cast[B].down = LOST

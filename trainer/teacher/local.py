@@ -38,17 +38,21 @@ class LocalEndpoint:
         if not artifact.is_dir():
             raise BadInput(f"{artifact}: no such folder; name a teacher artifact (see `teacher export`)")
         self._artifact, self._flags = artifact, server_flags
-        self._folder = tempfile.TemporaryDirectory(prefix="teacher-")  # short: socket paths have a limit of 107 bytes
-        self._socket = f"unix:{self._folder.name}/grpc.sock"
-        self._log = Path(self._folder.name) / "log"
         self._lock, self._closed = threading.Lock(), False
-        self._process = self._start()
         try:
-            self._wait_for_socket()
-            self._wire = GrpcEndpoint(Place(self._socket))
-        except BaseException:
-            self._stop()
-            raise
+            with contextlib.ExitStack() as undo:
+                # A short name: socket paths have a limit of 107 bytes.
+                self._folder = tempfile.TemporaryDirectory(prefix="teacher-")
+                undo.callback(self._folder.cleanup)
+                self._socket = f"unix:{self._folder.name}/grpc.sock"
+                self._log = Path(self._folder.name) / "log"
+                self._process = self._start()
+                undo.callback(self._end_process)
+                self._wait_for_socket()
+                self._wire = GrpcEndpoint(Place(self._socket))
+                undo.pop_all()
+        except OSError as error:
+            raise TeacherUnavailable(f"the local teacher did not start: {error}") from None
 
     @property
     def pid(self) -> int:
@@ -58,10 +62,7 @@ class LocalEndpoint:
         """As every endpoint's; a server that has died is started again, and answers a later call."""
         with self._lock:
             if not self._closed and self._process.poll() is not None:
-                error = EndpointError(Trouble.LOST, self._obituary())
-                self._end_process()
-                self._process = self._start()
-                raise error
+                raise EndpointError(Trouble.LOST, self._started_again())
         return self._wire.describe(timeout, digest)
 
     def score(self, query: Query, timeout: float) -> Answer:
@@ -88,7 +89,18 @@ class LocalEndpoint:
                 raise EndpointError(Trouble.LOST, self._obituary()) from None
             raise
 
+    def _started_again(self) -> str:
+        """What the server died of, and what keeps it from starting, if anything does."""
+        words = self._obituary()
+        self._end_process()
+        try:
+            self._process = self._start()
+        except OSError as error:
+            words += f"; it cannot be started again: {error}"
+        return words
+
     def _start(self) -> subprocess.Popen[bytes]:
+        """Raises OSError."""
         command = [sys.executable, "-m", "teacher_server", "serve", str(self._artifact)]
         command += ["--grpc-address", self._socket, "--http-address", "none", "--until-stdin-closes", *self._flags]
         with self._log.open("wb") as log:
@@ -119,7 +131,10 @@ class LocalEndpoint:
         return f"the local teacher died with status {self._process.poll()}: {self._last_words()}"
 
     def _last_words(self) -> str:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
+        try:
+            lines = self._log.read_text(errors="replace").strip().splitlines()
+        except OSError as error:
+            return f"its log cannot be read: {error}"
         return lines[-1] if lines else "it said nothing"
 
     def _stop(self) -> None:

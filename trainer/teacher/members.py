@@ -171,20 +171,26 @@ class Members:
     def _probe(self, member: Member) -> None:
         """Asks a member who it is, at growing distances, until it may work."""
         while not self._closed.wait(member.pause_s) and not member.leaving:
-            try:
-                described = member.endpoint.describe(PROBE_S, self._digest)
-            except EndpointError as error:
-                with self.changed:
-                    member.put_out(error)
-                    if error.trouble is Trouble.OTHER and self._meant:
-                        self._tell(member, f"{error.message}: it is not used")
-                    self.changed.notify_all()
-                continue
+            found = self._described(member)
             with self.changed:
-                member.described = described
                 self.changed.notify_all()
-                if self._meant is None or self._join(member, described):
+                if isinstance(found, EndpointError):
+                    member.put_out(found)
+                    if found.trouble is Trouble.OTHER and self._meant:
+                        self._tell(member, f"{found.message}: it is not used")
+                    continue
+                member.described = found
+                if self._meant is None or self._join(member, found):
                     return
+
+    def _described(self, member: Member) -> Description | EndpointError:
+        """Whatever goes wrong, the next probe may go well: nothing may end them."""
+        try:
+            return member.endpoint.describe(PROBE_S, self._digest)
+        except EndpointError as error:
+            return error
+        except Exception as error:
+            return EndpointError(Trouble.LOST, f"{type(error).__name__}: {error}")
 
     def _join(self, member: Member, described: Description) -> bool:
         """Lets a member work if it is the teacher that is meant; otherwise says so, once for each other teacher."""
