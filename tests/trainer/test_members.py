@@ -187,3 +187,11 @@ def test_a_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = r"no teacher answers at teachers.test:1 \(teachers.test:1 has no address: Name or service not known\)"
     with pytest.raises(TeacherUnavailable, match=expected):
         Cast("teachers.test:1").pool(WAIT)
+
+
+@pytest.mark.parametrize("host", ["teacher..svc", "b" * 64])
+def test_a_name_that_no_resolver_takes(host: str) -> None:
+    with pytest.raises(
+        TeacherUnavailable, match=rf"no teacher answers at {host}:1 \({host}:1 has no address: .*too long"
+    ):
+        Cast(f"{host}:1").pool(WAIT)

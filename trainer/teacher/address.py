@@ -15,7 +15,7 @@ from trainer.errors import BadInput
 from trainer.teacher.endpoint import Endpoint
 from trainer.teacher.grpc import GrpcEndpoint
 from trainer.teacher.local import START_S, LocalEndpoint
-from trainer.teacher.places import Place
+from trainer.teacher.places import Place, can_be_host
 from trainer.teacher.pool import Patience, Pool
 from trainer.teacher.security import access_from_environment
 
@@ -102,5 +102,5 @@ def _check_target(target: str, address: str) -> None:
         if address.startswith(ENCRYPTED):
             raise BadInput(f"teacher address {address!r}: a Unix socket is plain; write it without the s")
         return
-    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+    if not can_be_host(host) or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise BadInput(f"teacher address {address!r}: {target!r} is not HOST:PORT; must be {FORMS}")

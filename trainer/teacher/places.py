@@ -35,8 +35,8 @@ class Places:
         for target in self.targets:
             try:
                 self._known[target] = look_up(target) if target in self.names else [Place(target)]
-            except OSError as error:
-                self.failure = f"{target} has no address: {error.strerror or error}"
+            except (OSError, UnicodeError) as error:
+                self.failure = f"{target} has no address: {getattr(error, 'strerror', None) or error}"
         return list(dict.fromkeys(place for target in self.targets for place in self._known.get(target, ())))
 
 
@@ -51,8 +51,16 @@ def is_name(target: str) -> bool:
     return False
 
 
+def can_be_host(text: str) -> bool:
+    """Whether a resolver takes it: a name has no empty or too long part."""
+    try:
+        return bool(text.encode("idna"))
+    except UnicodeError:
+        return False
+
+
 def look_up(target: str) -> list[Place]:
-    """All addresses of HOST:PORT, sorted. Raises OSError."""
+    """All addresses of HOST:PORT, sorted. Raises OSError, and UnicodeError for what no host can be called."""
     host, _, port = target.rpartition(":")
     found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     addresses = sorted({str(address[4][0]) for address in found})
