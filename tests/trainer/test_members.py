@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.trainer.fake_teachers import (
@@ -22,10 +24,17 @@ from tests.trainer.fake_teachers import (
     query_of,
     ready,
 )
+from trainer.commands.label import _asked
+from trainer.data.city import City
+from trainer.data.prepare import Prepared
+from trainer.data.trips import Trips
 from trainer.errors import BadInput, TeacherMismatch, TeacherUnavailable
+from trainer.evaluate.teacher_judge import judge_by_teacher
+from trainer.grid import TokenMap
 from trainer.teacher import pool as pool_module
 from trainer.teacher.endpoint import EndpointError, Trouble
-from trainer.teacher.pool import Patience
+from trainer.teacher.pool import Patience, Pool
+from trainer.teacher.protocol import Likelihoods
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
 
@@ -195,3 +204,39 @@ def test_a_name_that_no_resolver_takes(host: str) -> None:
         TeacherUnavailable, match=rf"no teacher answers at {host}:1 \({host}:1 has no address: .*too long"
     ):
         Cast(f"{host}:1").pool(WAIT)
+
+
+@pytest.fixture
+def two_behind_a_name(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of two replicas that have one name."""
+
+    def getaddrinfo(host: str, port: int, **how: object) -> list[tuple[object, ...]]:
+        return [(0, 0, 0, "", (address, port)) for address in ("10.0.0.1", "10.0.0.2")]
+
+    monkeypatch.setattr("socket.getaddrinfo", getaddrinfo)
+    cast = Cast("teachers.test:1")
+    monkeypatch.setattr("trainer.teacher.address.GrpcEndpoint", lambda place, access: cast.connect(place))
+    return "grpc://teachers.test:1"
+
+
+def test_labelling_keeps_all_replicas_behind_a_name_busy(two_behind_a_name: str) -> None:
+    for address, at_once in ((two_behind_a_name, 4), (f"{two_behind_a_name},10.0.0.3:1", 6), ("grpc://10.0.0.3:1", 2)):
+        with _asked(None, address, FAIL, None) as (_, in_flight):
+            assert in_flight == at_once
+
+
+def test_judging_keeps_all_replicas_behind_a_name_busy(
+    two_behind_a_name: str, city: City, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def judge_trips(teacher: Pool, tokens: object, trips: Trips, title: str, in_flight: int) -> Likelihoods:
+        asked.append(in_flight)
+        return Likelihoods(-1.0 - trips.lengths, trips.lengths + 1, 0)
+
+    monkeypatch.setattr("trainer.evaluate.teacher_judge.judge_trips", judge_trips)
+    monkeypatch.setattr(
+        "trainer.evaluate.teacher_judge.map_roads", lambda grid, _: TokenMap(grid, np.zeros(0, np.int32), 0)
+    )
+    judge_by_teacher(two_behind_a_name, Prepared(city, tmp_path / "data", False), "test", None, None)
+    assert set(asked) == {4}

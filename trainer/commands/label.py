@@ -27,8 +27,6 @@ from trainer.teacher.subject import Subject, default_labels
 if TYPE_CHECKING:
     from trainer.cluster import Cluster
 
-IN_FLIGHT = 2  # requests for each endpoint: one is on its way while the other computes
-
 
 def label_command(
     data: Annotated[Path | None, typer.Option(help="Folder in HOSER format; before the config's data_dir.")] = None,
@@ -88,7 +86,7 @@ def _asked(
         pool = connect(address, patience, digest=digest)
         assert pool is not None, "somebody answers there"
         with closing(pool):
-            yield pool, IN_FLIGHT * (address.count(",") + 1)
+            yield pool, pool.in_flight
     else:
         with closing(cluster.teacher(address, patience, digest)) as askers:
             yield askers, askers.count

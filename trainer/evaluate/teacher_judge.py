@@ -21,7 +21,8 @@ from trainer.errors import BadInput, CannotWrite
 from trainer.files import whole_file
 from trainer.grid import map_roads
 from trainer.teacher.address import connect
-from trainer.teacher.judge import IN_FLIGHT, judge_trips
+from trainer.teacher.judge import judge_trips
+from trainer.teacher.pool import IN_FLIGHT
 from trainer.teacher.protocol import Likelihoods, Teacher
 
 DEVIATIONS = 3  # of normal scores, from their mean to the threshold
@@ -100,7 +101,7 @@ def judge_by_teacher(
         raise BadInput(f"--teacher {address}: judges no trips; name a served teacher")
     with teacher:
         outliers = _outliers(evaluation, teacher.description.digest, prepared) if evaluation else {}
-        judge = TeacherJudge(teacher, prepared, IN_FLIGHT * (address.count(",") + 1))
+        judge = TeacherJudge(teacher, prepared, teacher.in_flight)
         figures, scores = judge.verdict(split, generated)
         return figures | outliers, scores
 

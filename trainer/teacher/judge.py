@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from trainer.data.trips import Trips
+from trainer.teacher.pool import IN_FLIGHT
 from trainer.teacher.protocol import Likelihoods, Teacher, TripQuery
 from trainer.teacher.questions import cut_requests, sorted_trips
 
 # Half a batch of a server on CPUs, where a token of a large teacher takes milliseconds: those that wait there are
 # answered within a deadline.
 REQUEST_TOKENS = 8192
-IN_FLIGHT = 2  # requests at a time for each endpoint: one is computed, one waits
 
 
 def judge_trips(

@@ -39,6 +39,12 @@ class Members:
         assert self._meant is not None, "settle comes first"
         return self._meant
 
+    @property
+    def count(self) -> int:
+        """Of those that belong to it now, well or not."""
+        with self.changed:
+            return len(self._all)
+
     def keep_to(self, places: Iterable[Place]) -> None:
         """Adds the new ones; those that are not among them get no new calls and are closed after their last one."""
         wanted = list(places)

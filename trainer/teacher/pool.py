@@ -22,6 +22,7 @@ A = TypeVar("A")
 
 RESOLVE_S = 5.0  # names are looked up so often
 LOOK_S = 0.1  # whoever waits looks so often whether a stop was asked for
+IN_FLIGHT = 2  # requests at a time keep an endpoint busy: one is computed, one waits or is on its way
 
 OnLoss = Literal["wait", "skip-kl", "fail"]
 
@@ -90,6 +91,11 @@ class Pool:
     def description(self) -> Description:
         """The teacher that all endpoints serve, with limits that each of them keeps."""
         return self._members.meant
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at a time that keep all endpoints busy that are known now; a name may stand for many."""
+        return IN_FLIGHT * max(self._members.count, 1)
 
     def score(self, query: Query) -> Answer:
         """Blocks until there is an answer.
