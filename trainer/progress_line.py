@@ -1,4 +1,4 @@
-"""The line that tells how an epoch goes, while it goes."""
+"""The line that tells how far work is, while it goes; of an epoch also its losses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -16,21 +17,45 @@ REFRESH_LOG_S = 30.0  # where nobody watches: stderr is a file
 LOSSES = {"loss_next_step": "next step", "loss_time_pred": "time", "loss_kl": "KL"}
 
 
+def progress_bar(title: str, total: int, done: int, **how: Any) -> tqdm[NoReturn]:
+    """Of `total` some are `done`; `how` it looks is tqdm's. Where nobody watches, a line every REFRESH_LOG_S."""
+    watched = sys.stderr.isatty()
+    every = REFRESH_S if watched else REFRESH_LOG_S
+    return tqdm(
+        desc=title,
+        total=total,
+        initial=done,
+        file=sys.stderr if watched else Lines(),
+        mininterval=every,
+        miniters=1,  # the clock alone decides
+        delay=0 if watched else every,
+        **how,
+    )
+
+
+class Lines:
+    """stderr where it is a file: each line has an end, for what collects logs shows no other."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            print(line, file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 class ProgressLine:
-    """Losses, samples per second, and the share of time that waits for the teacher. Drawn a few times a second."""
+    """Losses, samples per second, and the share of time that waits for the teacher."""
 
     def __init__(self, title: str, steps: int, done: int, trips: int, waited_s: float, shown: bool = True) -> None:
         """`steps` of the epoch of which some are `done`; trips trained on and seconds waited so far."""
-        self._every = REFRESH_S if sys.stderr.isatty() else REFRESH_LOG_S
         self._window = deque([(time.perf_counter(), trips, waited_s)])
-        self._drawn = 0.0
-        self._bar = tqdm(
-            desc=title,
-            total=steps,
-            initial=done,
+        self._bar = progress_bar(
+            title,
+            steps,
+            done,
             disable=not shown,
             leave=False,
-            mininterval=self._every,
             dynamic_ncols=True,
             bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
         )
@@ -41,9 +66,7 @@ class ProgressLine:
         self._window.append((now, trips, waited_s))
         while len(self._window) > 2 and now - self._window[0][0] > WINDOW_S:
             self._window.popleft()
-        if now - self._drawn >= self._every:
-            self._drawn = now
-            self._bar.set_postfix_str(self.text(means), refresh=False)
+        self._bar.set_postfix_str(self.text(means), refresh=False)
         self._bar.update()
 
     def text(self, means: Mapping[str, float | None]) -> str:

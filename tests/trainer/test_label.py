@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -190,6 +191,33 @@ def test_trips_that_training_has_labelled_are_left_as_they_are(
     made.run()
     assert made.store.complete
     np.testing.assert_array_equal(made.store.read(there), values.astype(np.float16))
+
+
+def test_in_a_log_it_tells_how_far_it_is_every_half_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [1000.0]
+
+    class Slow(ExactTeacher):
+        """Takes ten seconds for an answer."""
+
+        def score(self, query: Query) -> Answer:
+            now[0] += 10
+            return super().score(query)
+
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    monkeypatch.setattr(questions_module, "REQUEST_TOKENS", 10)
+    city, tokens = random_city(3, trips=40, roads=20)
+    made = replace(filling(tmp_path, city, tokens, 0, 100, Slow()), in_flight=1)
+    made.run()
+    said = capsys.readouterr().err
+    requests = len(made.teacher.queries)  # type: ignore[attr-defined]
+    assert requests > 6
+    lines = said.splitlines()
+    assert "\r" not in said
+    assert len(lines) == requests // 3 + 1, "one every three answers, and the last one"
+    assert all(re.match(r"labels of train: +\d+%\|.*/.* \[.*tokens/s\]$", line) for line in lines)
+    assert lines[-1].startswith("labels of train: 100%")
 
 
 def test_a_step_without_a_finite_answer_is_kept_as_it_is_and_counted(tmp_path: Path) -> None:

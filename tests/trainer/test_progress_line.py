@@ -17,6 +17,10 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return time
 
 
+def clock(seconds: int) -> str:
+    return f"{seconds // 60:02}:{seconds % 60:02}"
+
+
 def test_losses_samples_and_the_teachers_share(now: list[float]) -> None:
     with ProgressLine("epoch 1/2", steps=10, done=0, trips=1000, waited_s=7.0, shown=False) as line:
         now[0] += 2
@@ -46,6 +50,23 @@ def test_without_a_teacher_and_after_a_step_that_was_left_out(now: list[float]) 
         line.step({**MEANS, "loss_kl": None}, trips=64, waited_s=0.0)
         assert "time 0.2500), 64.0" in line.text({**MEANS, "loss_kl": None})
         assert line.text({}) == "64.0 samples/s, teacher wait 0 %"
+
+
+def test_in_a_log_there_is_a_whole_line_now_and_then_that_tells_how_it_is_then(
+    now: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    with ProgressLine("epoch 1/2", steps=100, done=0, trips=0, waited_s=0.0) as line:
+        for step in range(1, 10):
+            now[0] += 8
+            line.step({**MEANS, "loss": step}, trips=64 * step, waited_s=0.0)
+            assert capsys.readouterr().err == (
+                f"epoch 1/2 {step}/100 [{clock(8 * step)}<{clock(8 * (100 - step))}], loss {step}.0000 "
+                "(next step 1.5000, time 0.2500, KL 2.0000), 8.0 samples/s, teacher wait 0 %\n"
+                if step in (4, 8)
+                else ""
+            )
+    assert capsys.readouterr().err == ""
 
 
 def test_it_is_drawn_on_stderr(now: list[float], capsys: pytest.CaptureFixture[str]) -> None:

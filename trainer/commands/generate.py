@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from tqdm import tqdm
 
 from trainer import __version__
 from trainer.assemble import load_trained, pick_device
@@ -27,7 +25,7 @@ from trainer.generate.output import check_target, write_generated
 from trainer.generate.route import Found
 from trainer.generate.search import KINDS, SearchSettings
 from trainer.generate.workers import Recipe, finding
-from trainer.progress_line import REFRESH_LOG_S, REFRESH_S
+from trainer.progress_line import progress_bar
 from trainer.run_folder import RunFolder
 
 
@@ -130,7 +128,11 @@ def _find_all(recipe: Recipe, workers: int, journal: Journal) -> dict[str, Any]:
     before, begun = len(journal.found), perf_counter()
     missing = [index for index in range(len(recipe.demand)) if index not in journal.found]
     if missing:
-        with finding(workers, recipe, missing) as trips, _progress(recipe, before) as bar:
+        title, total = f"generate ({recipe.settings.kind})", len(recipe.demand)
+        with (
+            finding(workers, recipe, missing) as trips,
+            progress_bar(title, total, before, unit=" trips", leave=False) as bar,
+        ):
             for found in trips:
                 journal.add(found)
                 bar.update()
@@ -143,20 +145,6 @@ def _find_all(recipe: Recipe, workers: int, journal: Journal) -> dict[str, Any]:
 def _cores(recipe: Recipe) -> int:
     """A process for each core, or for the only GPU."""
     return max(len(os.sched_getaffinity(0)) // recipe.threads, 1) if recipe.device.type == "cpu" else 1
-
-
-def _progress(recipe: Recipe, before: int) -> tqdm[NoReturn]:
-    """On a terminal a bar, elsewhere a line now and then."""
-    watched = sys.stderr.isatty()
-    return tqdm(
-        desc=f"generate ({recipe.settings.kind})",
-        total=len(recipe.demand),
-        initial=before,
-        unit=" trips",
-        leave=False,
-        mininterval=REFRESH_S if watched else REFRESH_LOG_S,
-        delay=0 if watched else REFRESH_LOG_S,
-    )
 
 
 def _outcome(found: list[Found]) -> dict[str, Any]:

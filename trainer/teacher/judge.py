@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from trainer.data.trips import Trips
+from trainer.progress_line import progress_bar
 from trainer.teacher.pool import IN_FLIGHT
 from trainer.teacher.protocol import Likelihoods, Teacher, TripQuery
 from trainer.teacher.questions import cut_requests, sorted_trips
@@ -36,7 +36,7 @@ def judge_trips(
 
     executor = ThreadPoolExecutor(in_flight, thread_name_prefix="judging")
     try:
-        with tqdm(desc=title, total=int(sizes.sum()), unit=" tokens", unit_scale=True, disable=None) as bar:
+        with progress_bar(title, int(sizes.sum()), 0, unit=" tokens", unit_scale=True) as bar:
             for chosen, size, found in zip(requests, sizes.tolist(), executor.map(ask, requests), strict=True):
                 sums[chosen], counts[chosen] = found.log_likelihoods, found.token_counts
                 truncated += found.truncated

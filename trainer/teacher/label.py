@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from trainer.data.trips import Ints, ranges
 from trainer.files import only_one
+from trainer.progress_line import progress_bar
 from trainer.teacher.layout import Steps
 from trainer.teacher.protocol import Answer, Teacher
 from trainer.teacher.questions import Cells, Questions, TripQuestions, WindowQuestions
@@ -92,7 +92,7 @@ class Filling:
         done = total - int(questions.row_tokens[requests].sum())
         title = f"labels of {self.subject.split}"
         try:
-            with tqdm(desc=title, total=total, initial=done, unit=" tokens", unit_scale=True, disable=None) as bar:
+            with progress_bar(title, total, done, unit=" tokens", unit_scale=True) as bar:
 
                 def take(finished: Future[Answer]) -> None:
                     request = waiting[finished]
