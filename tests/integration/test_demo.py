@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from trainer.demo import ON_POLICY, STUDENTS
+
 pytestmark = pytest.mark.slow
 
 
@@ -21,10 +23,9 @@ def demo(out: Path, *flags: str | Path) -> str:
     return done.stdout
 
 
-def check(out: Path, said: str) -> None:
-    assert "Three students of the same seed" in said
+def check(out: Path, said: str, names: tuple[str, ...] = STUDENTS) -> None:
     students = json.loads((out / "summary.json").read_text())["students"]
-    assert list(students) == ["none", "uniform", "distilled"]
+    assert tuple(students) == names
     for row in students.values():
         assert 0.5 < row["choice_accuracy"] < row["next_step_accuracy"] < 1
         assert 0 < row["destination_reached_rate"] <= 1
@@ -35,7 +36,7 @@ def check(out: Path, said: str) -> None:
     assert students["none"]["kl"] is None
     assert f"To look at: {out / 'report.html'}" in said
     report = (out / "report.html").read_text()
-    assert "none, uniform, distilled" in report
+    assert ", ".join(names) in report
     teacher = json.loads((out / "teacher-evaluation.json").read_text())["digest"]
     assert f"Verdict of teacher {teacher[:16]}" in report
     assert f"Outlier benchmark of teacher {teacher[:16]}" in report
@@ -47,7 +48,11 @@ def check(out: Path, said: str) -> None:
 
 @pytest.mark.timeout(1000)
 def test_demo_on_a_sample_city(tmp_path: Path) -> None:
-    check(tmp_path / "demo", demo(tmp_path / "demo"))
+    said = demo(tmp_path / "demo", "--on-policy")
+    check(tmp_path / "demo", said, (*STUDENTS, ON_POLICY))
+    assert "Four students of the same seed" in said
+    own = json.loads((tmp_path / "demo" / ON_POLICY / "summary.json").read_text())["own_routes"]
+    assert own["own_trips"] > 0
     stranger = tmp_path / "mine"
     stranger.mkdir()
     (stranger / "thesis.txt").write_text("precious")
@@ -60,4 +65,6 @@ def test_demo_on_a_sample_city(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(1000)
 def test_demo_on_real_data(tmp_path: Path, core_data: Path) -> None:
-    check(tmp_path / "demo", demo(tmp_path / "demo", "--data", core_data))
+    said = demo(tmp_path / "demo", "--data", core_data)
+    check(tmp_path / "demo", said)
+    assert "Three students of the same seed" in said

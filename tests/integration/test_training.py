@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.integration.line import Line, city_teacher
 from tests.integration.runs import (
+    assert_agree,
     assert_close,
     assert_equal,
     begin,
@@ -67,6 +68,16 @@ def test_the_same_seed_gives_the_same_weights(line: Line, plain_run: Path, tmp_p
     train(line, tmp_path / "other", "--teacher", "none", "--seed", "7", *epochs(2))
     name = "navigator.v_proj.weight"
     assert not torch.equal(weights(plain_run)[name], weights(tmp_path / "other")[name])
+
+
+def test_accumulated_batches_make_one_step(line: Line, plain_run: Path, tmp_path: Path) -> None:
+    """Also the last one of an epoch, which has fewer trips than the others, or only one batch."""
+    assert 0 < len(line.city.trips["train"]) % 16 <= 8, "the last step should have one batch"
+    halves = ("--set", "optimizer_config.batch_size=8", "--set", "optimizer_config.accum_steps=2")
+    train(line, tmp_path / "run", "--teacher", "none", *halves, *epochs(2))
+    assert_agree(plain_run, tmp_path / "run")
+    first, second = (json.loads((run / "summary.json").read_text()) for run in (plain_run, tmp_path / "run"))
+    assert first["optimiser_steps"] == second["optimiser_steps"]
 
 
 def test_the_uniform_control_needs_no_server(line: Line, tmp_path: Path) -> None:
