@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.errors import BadInput
+from trainer.errors import BadInput, CannotWrite, NotSaved
 from trainer.files import whole_file
 from trainer.learner import Learner
 from trainer.step import Sums
@@ -43,15 +43,18 @@ class Progress:
 
 
 def save_progress(file: Path, learner: Learner, progress: Progress) -> None:
-    """Writes model, optimiser, scaler and position. Raises CannotWrite."""
+    """Writes model, optimiser, scaler and position. Raises NotSaved."""
     state: dict[str, Any] = {
         "model": learner.student.state_dict(),
         "optimizer": learner.optimizer.state_dict(),
         "scaler": learner.precision.scaler.state_dict(),
         "progress": asdict(progress),
     }
-    with whole_file(file) as partial:
-        torch.save(state, partial)
+    try:
+        with whole_file(file) as partial:
+            torch.save(state, partial)
+    except CannotWrite as error:
+        raise NotSaved(str(error)) from error
 
 
 def load_progress(file: Path, learner: Learner) -> Progress:

@@ -8,6 +8,7 @@ TrainerError
 │   └── NoAnswer         the same, where the run goes on without this answer
 ├── Stopped              waiting for the teacher was ended from outside            exit 1
 ├── CannotWrite          a file could not be written: full disk, no permission     exit 1
+│   └── NotSaved         the same, of a run's checkpoint                           exit 1
 └── TrainingFailed       the run cannot go on                                      exit 1
     ├── Diverged         too many steps without a finite loss or gradient          exit 1
     └── RankLost         another process of the same run has ended                 exit 1
@@ -66,6 +67,10 @@ class Stopped(TrainerError):
 
 class CannotWrite(TrainerError):
     """A result could not be stored; what was there before is still there."""
+
+
+class NotSaved(CannotWrite):
+    """A run's checkpoint could not be stored; the one before is still there."""
 
 
 class TrainingFailed(TrainerError):

@@ -21,7 +21,7 @@ from trainer.config import Config
 from trainer.data.batches import cut, epoch_order, in_order
 from trainer.data.city import City
 from trainer.data.trips import Ints, Trips
-from trainer.errors import BadInput, Diverged, RankLost, TeacherMismatch, TeacherUnavailable, TrainingFailed
+from trainer.errors import BadInput, Diverged, NotSaved, TrainerError
 from trainer.examples import Example, ExampleMaker, Part
 from trainer.feed import Feed
 from trainer.learner import Learner
@@ -85,7 +85,7 @@ class Trainer:
                 self.own.restore(self.progress.own_routes)
 
     def run(self) -> bool:
-        """Trains to the end; False when a stop was asked for. Saves the last whole step, also when a teacher fails."""
+        """Trains to the end; False when a stop was asked for. Saves the last whole step, also before it raises."""
         self.interval = Interval(self.learner.clock, self.trips_done)
         self.save()
         try:
@@ -95,10 +95,11 @@ class Trainer:
                     return False
                 self._finish_epoch()
             return True
-        except (TeacherUnavailable, TeacherMismatch, TrainingFailed) as error:
+        except NotSaved:
+            raise
+        except TrainerError as error:
             self.save()
-            resumable = isinstance(error, RankLost) or not isinstance(error, TrainingFailed)
-            hint = f", {self.how_to_go_on}" if resumable else ""
+            hint = "" if isinstance(error, Diverged) else f", {self.how_to_go_on}"
             error.args = (f"{error}; training stopped at step {self.progress.step}{hint}",)
             raise
 
@@ -224,9 +225,9 @@ class Trainer:
             progress.step, {"epoch": progress.epoch} | train | val | counts | tied | self._counts_so_far()
         )
         if accuracy > progress.best:
-            progress.best, progress.best_epoch = accuracy, progress.epoch
             if learner.ranks.first:
                 save_student(self.folder.best, learner.student.state_dict(), self.card(progress.step))
+            progress.best, progress.best_epoch = accuracy, progress.epoch  # when it is there: a resumed run compares
         self._say(
             f"epoch {progress.epoch + 1}: train loss {train['train/loss']:.4f}, validation accuracy {accuracy:.4f}, "
             f"at choices {found['choice_accuracy'] or 0:.4f}, time MAPE {found['mape_log1p']:.4f}"
