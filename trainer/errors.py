@@ -6,7 +6,7 @@ TrainerError
 ├── TeacherMismatch      the teacher's identity, grid or vocabulary does not fit   exit 2
 ├── TeacherUnavailable   no teacher answers at the address                         exit 3
 │   └── NoAnswer         the same, where the run goes on without this answer
-├── Stopped              waiting for the teacher was ended from outside            exit 1
+├── Stopped              the work was ended from outside                           exit 1
 ├── CannotWrite          a file could not be written: full disk, no permission     exit 1
 │   └── NotSaved         the same, of a run's checkpoint                           exit 1
 └── TrainingFailed       the run cannot go on                                      exit 1
@@ -62,7 +62,7 @@ class NoAnswer(TeacherUnavailable):
 
 
 class Stopped(TrainerError):
-    """Nobody waits for the answer any more: a stop was asked for, or the teacher was closed."""
+    """Nobody waits for the result any more: a stop was asked for, or the teacher was closed."""
 
 
 class CannotWrite(TrainerError):

@@ -56,11 +56,15 @@ class Feed:
         return [self.maker.example(question, future.result, self.top_k) for question, future in step]
 
     def _await(self, future: Future[Target | None]) -> None:
+        self._check()
         while not future.done():
-            if self.should_stop():
-                raise Stopped
             with contextlib.suppress(StillWaiting):
                 future.exception(timeout=LOOK_S)
+            self._check()
+
+    def _check(self) -> None:
+        if self.should_stop():
+            raise Stopped
 
 
 def nobody() -> Future[Target | None]:

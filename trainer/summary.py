@@ -18,7 +18,7 @@ from trainer.train import Trainer
 
 
 def summarise(trainer: Trainer, guide: Guide) -> dict[str, Any]:
-    """The best student on the test trips, and what it cost."""
+    """The best student on the test trips, and what it cost. Raises what `Trainer.measure` raises."""
     best, _, _ = load_trained(trainer.folder.best, trainer.city)
     learner = trainer.learner
     learner.student.load_state_dict(best.state_dict())

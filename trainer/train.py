@@ -5,6 +5,7 @@ All that varies along a run is a function of its seed and position: the order of
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -21,7 +22,7 @@ from trainer.config import Config
 from trainer.data.batches import cut, epoch_order, in_order
 from trainer.data.city import City
 from trainer.data.trips import Ints, Trips
-from trainer.errors import BadInput, Diverged, NotSaved, TrainerError
+from trainer.errors import BadInput, Diverged, NotSaved, Stopped, TrainerError
 from trainer.examples import Example, ExampleMaker, Part
 from trainer.feed import Feed
 from trainer.learner import Learner
@@ -90,11 +91,12 @@ class Trainer:
         self.save()
         try:
             while self.progress.epoch < self.config.optimizer_config.max_epoch:
-                if not self._train_epoch():
-                    self.save()
-                    return False
+                self._train_epoch()
                 self._finish_epoch()
             return True
+        except Stopped:
+            self.save()
+            return False
         except NotSaved:
             raise
         except TrainerError as error:
@@ -110,24 +112,21 @@ class Trainer:
             self.progress.own_routes = self.own.state() if self.own else {}
             save_progress(self.folder.last, self.learner, self.progress)
 
-    def _train_epoch(self) -> bool:
+    def _train_epoch(self) -> None:
+        """The steps that the epoch still lacks. Raises Stopped, and what keeps any rank from going on."""
         progress = self.progress
         self.learner.student.train()
         saved_at = time.monotonic()
         with closing(self._examples()) as examples, self._line() as line:
             while progress.epoch_step < self.steps_per_epoch:
                 with self.learner.clock(STEP):
-                    ready = self._next(examples)
-                    if ready is None:
-                        return False
-                    figures = self._step(ready)
+                    figures = self._step(self._next(examples))
                 self._report(*figures, line)
                 # Not at an epoch's end: a run that resumed there would show the epoch's figures twice.
                 within = progress.epoch_step < self.steps_per_epoch
                 if within and time.monotonic() - saved_at > self.config.training.checkpoint_every_s:
                     self.save()
                     saved_at = time.monotonic()
-        return True
 
     def _examples(self) -> Generator[list[Example], None, None]:
         """This rank's micro-batches of the epoch's remaining steps."""
@@ -147,25 +146,21 @@ class Trainer:
         parts += [Part(trips, some) for some in cut(chosen[asked:], size)]
         return list(self.learner.ranks.share(parts)) + (self.own.parts(step, size) if self.own else [])
 
-    def _next(self, examples: Iterator[list[Example]]) -> list[Example] | None:
-        """The next step's examples; None when any rank is to stop. Raises what keeps any rank from going on."""
-        if self.own and self.own.due(self.progress.step) and not self._draw(self.own):
-            return None
+    def _next(self, examples: Iterator[list[Example]]) -> list[Example]:
+        """The next step's examples."""
+        if self.own and self.own.due(self.progress.step):
+            self._draw(self.own)
         return self._together(lambda: next(examples))
 
-    def _draw(self, own: OwnRoutes) -> bool:
-        """Routes of the student as it is now; False when any rank is to stop."""
+    def _draw(self, own: OwnRoutes) -> None:
+        """Routes of the student as it is now."""
         step, progress = self.progress.step, self.progress
         with self.learner.clock(OWN):
-            drawn = self._together(lambda: own.draw(step, self.should_stop))
-            if drawn is None:
-                return False
-            trips, reached = own.keep(step, drawn)
+            trips, reached = own.keep(step, self._together(lambda: own.draw(step, self.should_stop)))
         progress.own_trips += trips
         progress.own_reached += reached
-        return True
 
-    def _together(self, work: Callable[[], T]) -> T | None:
+    def _together(self, work: Callable[[], T]) -> T:
         return together(self.learner.ranks, self.maker.device, self.should_stop, work)
 
     def _step(self, ready: list[Example]) -> tuple[Sums, float]:
@@ -210,7 +205,7 @@ class Trainer:
         return {name: getattr(self.progress, name) for name in names}
 
     def _finish_epoch(self) -> None:
-        """Validates, keeps the best student, and moves on to the next epoch as one saved step."""
+        """Validates, keeps the best student, and moves on to the next epoch as one saved step. Raises Stopped."""
         progress, learner = self.progress, self.learner
         with learner.clock("validation"):
             found = self.measure(self.city.trips["val"]).means(learner.objective)
@@ -237,12 +232,17 @@ class Trainer:
         self.on_epoch(progress.epoch, accuracy)
 
     def measure(self, trips: Trips, targets: Targets | None = None) -> Sums:
-        """All figures over whole trips of all ranks, without a step; the clock of the steps stands still."""
+        """All figures over whole trips of all ranks, without a step; the clock of the steps stands still.
+
+        Raises Stopped when any rank is to stop, and what the targets raise.
+        """
         learner, maker, device = self.learner, replace(self.maker, clock=Clock()), self.maker.device
         learner.student.eval()
         batches = learner.ranks.share(list(in_order(len(trips), 4 * self.config.optimizer_config.batch_size)))
-        examples = (maker.make(trips, chosen, targets=targets) for chosen in batches)
-        total = measure(learner.student, examples, learner.objective)
+        steps = Feed(maker, ahead=0, should_stop=self.should_stop).examples([Part(trips, b, targets)] for b in batches)
+        with closing(steps):
+            examples = itertools.chain.from_iterable(steps)
+            total = self._together(lambda: measure(learner.student, examples, learner.objective))
         learner.student.train()
         values = torch.tensor([getattr(total, f.name) for f in fields(Sums)], dtype=torch.float64, device=device)
         return Sums.of(learner.ranks.sum(values).tolist())

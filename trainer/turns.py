@@ -22,14 +22,16 @@ class Turn(IntEnum):
     FAIL = 2
 
 
-def together(ranks: Ranks, device: torch.device, should_stop: Callable[[], bool], work: Callable[[], T]) -> T | None:
-    """What this rank's work gives; None when any rank is to stop. Raises what keeps any rank from going on.
+def together(ranks: Ranks, device: torch.device, should_stop: Callable[[], bool], work: Callable[[], T]) -> T:
+    """What this rank's work gives. Raises Stopped when any rank is to stop, and what keeps any rank from going on.
 
     The work must not talk to other ranks.
     """
-    turn, done, failure = Turn.STOP if should_stop() else Turn.GO, None, None
+    turn, failure = Turn.GO, None
     try:
-        done = work() if turn is Turn.GO else None
+        if should_stop():
+            raise Stopped
+        done = work()
     except Stopped:
         turn = Turn.STOP
     except TrainerError as error:
@@ -39,4 +41,6 @@ def together(ranks: Ranks, device: torch.device, should_stop: Callable[[], bool]
         raise failure
     if agreed == Turn.FAIL:
         raise RankLost("another process of this run cannot go on; its own message says why")
-    return done if agreed == Turn.GO else None
+    if agreed == Turn.STOP:
+        raise Stopped("a stop was asked for")
+    return done

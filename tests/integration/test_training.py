@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from tests.integration.runs import (
     assert_close,
     assert_equal,
     begin,
+    command,
     epochs,
     steps_logged,
     train,
@@ -25,6 +28,22 @@ from tests.integration.runs import (
     weights,
 )
 from tests.serving import RunningTeacher, serve, start, tiny_artifact, wait_until_ready
+
+# The trainer, but that SIGTERM comes when it has begun to measure for the n-th time.
+SIGNALLED = """
+import os, signal, sys
+from trainer import step, train
+from trainer.__main__ import main
+def measure(*what):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step.measure(*what)
+left = int(sys.argv.pop(1))
+train.measure = measure
+main()
+"""
 
 
 def test_a_run_leaves_what_it_promises(line: Line, taught_run: Path, served: RunningTeacher) -> None:
@@ -100,6 +119,32 @@ def test_a_stopped_run_resumes_bit_for_bit(line: Line, plain_run: Path, tmp_path
     train(line, out, "--teacher", "none", "--resume", *epochs(2))
     assert_equal(plain_run, out)
     assert steps_logged(out) == steps_logged(plain_run), "a step is missing or doubled in the metrics"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("measured", [2, 3], ids=["last-validation", "test"])
+def test_a_stop_while_trips_are_measured_is_not_lost(
+    line: Line, plain_run: Path, tmp_path: Path, measured: int
+) -> None:
+    """Of two epochs' runs the second validation is the last, and the test trips come third."""
+    out = tmp_path / "run"
+    _, program, *words = command(line, out, "--teacher", "none", *epochs(2))[1:]
+    assert program == "trainer"
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(measured), *words],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "and saved; --resume continues" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (out / "summary.json").exists()
+    train(line, out, "--teacher", "none", "--resume", *epochs(2))
+    assert_equal(plain_run, out)
+    assert steps_logged(out) == steps_logged(plain_run)
+    assert (out / "summary.json").exists()
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from trainer.errors import (
     CannotWrite,
     Diverged,
     NotSaved,
+    Stopped,
     TeacherMismatch,
     TeacherUnavailable,
     TrainerError,
@@ -117,3 +120,34 @@ def test_a_best_student_that_cannot_be_written_is_written_by_the_resumed_run(cit
     trainer.folder.best.rmdir()
     again = goes_on(city, tmp_path)
     assert again.folder.best.is_file()
+
+
+@dataclass
+class Silent:
+    """Answers when it is told to; says when it is asked."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+    told: threading.Event = field(default_factory=threading.Event)
+
+    def of(self, trips: Ints, features: Features) -> Target:
+        self.asked.set()
+        self.told.wait()
+        return UniformTargets().of(trips, features)
+
+
+def test_a_stop_ends_the_test_of_a_student_that_waits_for_its_teacher(city: City, tmp_path: Path) -> None:
+    trainer, teacher = trainer_of(city, tmp_path), Silent()
+    trainer.should_stop = teacher.asked.is_set
+    with pytest.raises(Stopped):
+        trainer.measure(city.trips["test"], teacher)
+    teacher.told.set()
+
+
+def test_a_stop_in_a_validation_is_seen_after_the_batch_under_way(city: City, tmp_path: Path) -> None:
+    trainer = trainer_of(city, tmp_path)
+    looks = itertools.count()
+    trainer.should_stop = lambda: trainer.progress.epoch_step == STEPS and next(looks) > 0
+    assert not trainer.run()
+    saved = read_progress(trainer.folder.last)
+    assert (saved.epoch, saved.epoch_step, saved.best) == (0, STEPS, -1)
+    assert goes_on(city, tmp_path).progress.step == 2 * STEPS

@@ -18,7 +18,7 @@ from trainer.config_file import load_config
 from trainer.data.city import City
 from trainer.data.features import Network
 from trainer.data.prepare import Prepared, prepare
-from trainer.errors import BadInput, TeacherUnavailable
+from trainer.errors import BadInput, Stopped, TrainerError
 from trainer.examples import ExampleMaker
 from trainer.files import write_json
 from trainer.guide import Guide, find_guide, teacher_address
@@ -174,20 +174,26 @@ def _run(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) ->
     folder, ranks = trainer.folder, trainer.learner.ranks
     with StopFlag() as stop:
         trainer.should_stop = stop
-        finished = carry_out(trainer, guide, about, resume)
-    if not finished:
+        summary = _test(trainer, guide) if carry_out(trainer, guide, about, resume) else None
+    if summary is None:
         if ranks.first:
             print(f"trainer: stopped at step {trainer.progress.step} and saved; --resume continues", file=sys.stderr)
         raise typer.Exit(128 + (stop.signal or 0))
-    ranks.wait()  # for the best student's file
-    try:
-        summary = summarise(trainer, guide)
-    except TeacherUnavailable as error:
-        error.args = (f"{error}; the run is trained, --resume tests it",)
-        raise
     if ranks.first:
         write_json(folder.summary, summary)
         _show(folder, summary)
+
+
+def _test(trainer: Trainer, guide: Guide) -> dict[str, Any] | None:
+    """What the trained run amounts to; None when a stop was asked for. Raises what keeps any rank from going on."""
+    try:
+        trainer.learner.ranks.wait()  # for the best student's file
+        return summarise(trainer, guide)
+    except Stopped:
+        return None
+    except TrainerError as error:
+        error.args = (f"{error}; the run is trained, --resume tests it",)
+        raise
 
 
 def carry_out(trainer: Trainer, guide: Guide, about: dict[str, Any], resume: bool) -> bool:
