@@ -13,8 +13,21 @@ from pathlib import Path
 import pytest
 
 from tests.integration.line import Line
-from tests.integration.runs import assert_agree, assert_equal, command, epochs, steps_logged, train, wait_for_step
+from tests.integration.mortal import Mortal
+from tests.integration.runs import (
+    assert_agree,
+    assert_equal,
+    assert_undisturbed,
+    command,
+    epochs,
+    steps_logged,
+    train,
+    wait_for_step,
+)
 from tests.integration.wandb_files import sessions
+from tests.serving import serve
+from trainer.checkpoint import read_progress
+from trainer.run_folder import RunFolder
 
 HALF = ("--set", "optimizer_config.batch_size=8")
 TWO = ("--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--no-python")
@@ -108,3 +121,41 @@ def test_a_lost_rank_ends_all_and_the_run_resumes(line: Line, two_ranks: Path, t
 def test_a_run_of_two_ranks_is_not_resumed_by_one(line: Line, two_ranks: Path) -> None:
     errors = train(line, two_ranks, "--teacher", "uniform", "--resume", *epochs(2), *HALF, status=2)
     assert "made with 2 processes, this is one with 1" in errors
+
+
+@pytest.mark.slow
+def test_a_dead_teacher_ends_all_ranks_and_the_run_resumes(line: Line, taught_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    teacher = Mortal(line.teacher)
+    teacher.ready()
+    fail = ("--set", "distill.on_teacher_loss=fail")
+    launcher = begin_ranks(line, out, "--teacher", f"grpc://{teacher.where}", *fail, *epochs(2), *HALF)
+    try:
+        wait_for_step(out, 1, launcher)
+    finally:
+        teacher.kill()
+    status, said = end(launcher)
+    assert status == 1, said
+    stopped = read_progress(RunFolder(out).last).step
+    assert "no teacher answers at " in said
+    assert f"; training stopped at step {stopped}, --resume continues" in said
+    with serve(line.teacher) as fresh:
+        train_ranks(line, out, "--teacher", f"grpc://{fresh.grpc}", "--resume", *epochs(2), *HALF)
+    assert_undisturbed(out, taught_run)
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_told_to_stop_leaves_a_run_to_go_on_with(
+    line: Line, two_ranks: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    launcher = begin_ranks(line, out, "--teacher", "uniform", *epochs(2), *HALF)
+    wait_for_step(out, 1, launcher)
+    launcher.terminate()
+    status, said = end(launcher)
+    assert status == 1, said
+    stopped = read_progress(RunFolder(out).last).step
+    assert said.count(f"trainer: stopped at step {stopped} and saved; --resume continues") == 1
+    train_ranks(line, out, "--teacher", "uniform", "--resume", *epochs(2), *HALF)
+    assert_equal(two_ranks, out)
+    assert steps_logged(out) == steps_logged(two_ranks)
