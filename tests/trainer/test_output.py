@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.trainer.datasets import rows_of
-from trainer.errors import BadInput
+from tests.teacher_server.full_disk import files_end_at
+from tests.trainer.datasets import files_in, rows_of
+from trainer.errors import BadInput, CannotWrite
 from trainer.generate.demand import Demand
 from trainer.generate.output import check_target, write_generated
 from trainer.generate.route import Path as RoadPath
@@ -45,6 +48,32 @@ def test_columns_are_those_of_the_research_code(tmp_path: Path) -> None:
     assert (second["gene_trace_road_id"], second["reached"]) == ("[1]", "False")
     assert json.loads((tmp_path / "trips.json").read_text()) == {"seed": 3}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["trips.csv", "trips.json"]
+
+
+def test_new_trips_never_stand_beside_an_old_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, replace = tmp_path / "trips.csv", os.replace
+    write_generated(file, *routes(), {"seed": 3})
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target).suffix == ".json":
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    demand, found = routes()
+    with pytest.raises(CannotWrite, match=r"trips\.json: cannot be written \(Input/output error\)"):
+        write_generated(file, demand, found[::-1], {"seed": 4})
+    assert rows_of(file)[0]["gene_trace_road_id"] == "[1]"
+    assert [path.name for path in tmp_path.iterdir()] == ["trips.csv"]
+
+
+def test_a_description_that_cannot_be_written_leaves_the_old_files(tmp_path: Path) -> None:
+    file = tmp_path / "trips.csv"
+    write_generated(file, *routes(), {"seed": 3})
+    before = files_in(tmp_path)
+    with files_end_at(1000), pytest.raises(CannotWrite, match=r"trips\.json: cannot be written \(File too large\)"):
+        write_generated(file, *routes(), {"seed": "4" * 2000})
+    assert files_in(tmp_path) == before
 
 
 def test_targets_that_could_not_be_written_are_refused_early(tmp_path: Path) -> None:

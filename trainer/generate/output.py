@@ -36,8 +36,17 @@ def check_target(file: Path) -> None:
 
 
 def write_generated(file: Path, demand: Demand, routes: list[Route], about: dict[str, Any]) -> None:
-    """Writes FILE and FILE's `.json`, each whole or not at all."""
-    with files.whole_file(file) as partial, partial.open("w", newline="") as stream:
+    """Writes FILE and FILE's `.json`, each whole or not at all; never is an old description beside new trips."""
+    beside, text = file.with_suffix(".json"), json.dumps(about, indent=1, allow_nan=False) + "\n"
+    with files.whole_file(beside) as description:
+        description.write_text(text)
+        with files.whole_file(file) as partial:
+            _write_trips(partial, demand, routes)
+            beside.unlink(missing_ok=True)  # a failure from here on leaves trips without a description
+
+
+def _write_trips(file: Path, demand: Demand, routes: list[Route]) -> None:
+    with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         for index, route in enumerate(routes):
@@ -55,4 +64,3 @@ def write_generated(file: Path, demand: Demand, routes: list[Route], about: dict
                     route.expansions,
                 )
             )
-    files.write_json(file.with_suffix(".json"), about)
