@@ -138,7 +138,7 @@ def _find_all(recipe: Recipe, workers: int, journal: Journal) -> dict[str, Any]:
                 bar.update()
     seconds = perf_counter() - begun
     costs = sum(found.cost.seconds for found in journal.found.values())
-    rate = len(missing) / seconds if missing else before / costs
+    rate = len(missing) / seconds if missing else before / costs if costs else 0.0  # no time: already there
     return {"workers": workers, "resumed_trips": before, "throughput_traj_per_sec": rate}
 
 
