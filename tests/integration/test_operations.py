@@ -64,6 +64,11 @@ def test_the_guide_from_top_to_bottom(folder: Path) -> None:
     assert {name for name, counts in asked["endpoints"].items() if counts["calls"]} == {
         "127.0.0.1:8001", "127.0.0.1:8003",
     }  # fmt: skip
+    for name in ("tls.key", "tokens", "token-new", "token-of-trainers"):
+        assert (folder / name).stat().st_mode & 0o777 == 0o600, name
+    for name in ("tls.crt", "trusted.crt"):
+        assert (folder / name).stat().st_mode & 0o777 == 0o644, name
+    assert (folder / "trusted.crt").read_text().endswith((folder / "tls.crt").read_text())  # the new one is shown
     for log in ("first.log", "second.log"):
         assert "Traceback" not in (folder / log).read_text()
 
