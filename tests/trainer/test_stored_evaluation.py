@@ -32,6 +32,12 @@ def test_without_generated_trips_there_is_one_file(tmp_path: Path) -> None:
     assert read_evaluation(tmp_path / "e.json").trips == {}
 
 
+def test_entries_of_an_earlier_evaluation_do_not_stay(tmp_path: Path) -> None:
+    write_evaluation(tmp_path / "e.json", {"EDR": 0.5}, TRIPS)
+    write_evaluation(tmp_path / "e.json", {"next_step_accuracy": 0.5}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["e.json"]
+
+
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "e.json"
     with pytest.raises(BadInput, match=r"e\.json: cannot be read \(No such file or directory\)"):

@@ -40,12 +40,14 @@ def check_target(file: Path, kept: Iterable[Path]) -> None:
 
 def write_evaluation(file: Path, figures: dict[str, Any], trips: Arrays) -> None:
     """Each file whole or not at all; the JSON, which has the other's digest, comes last. Raises CannotWrite."""
+    beside = file.with_suffix(".npz")
     if trips:
-        beside = file.with_suffix(".npz")
         with whole_file(beside) as partial, partial.open("wb") as stream:
             np.savez_compressed(stream, **trips)  # type: ignore[arg-type]
         figures = figures | {"trips_digest": digest_of(beside)}
     write_json(file, figures)
+    if not trips:
+        beside.unlink(missing_ok=True)  # an earlier evaluation's, which this JSON does not tell of
 
 
 def read_evaluation(file: Path) -> Evaluation:
