@@ -16,7 +16,7 @@ from tests.trainer.datasets import Outcome, refused, trainer
 from tests.trainer.evaluated_runs import evaluated_run
 from trainer.compare.arms import group
 from trainer.compare.runs import load_run
-from trainer.evaluate.stored import read_evaluation
+from trainer.evaluate.stored import read_evaluation, write_evaluation
 
 
 def compared(tmp_path: Path, *words: str | Path) -> dict[str, Any]:
@@ -242,6 +242,36 @@ def test_an_evaluation_of_what_is_no_longer_there_is_refused(runs: dict[str, lis
     other = evaluated_run(tmp_path / "other", seed=9, weight=0.5)
     (other / "checkpoints" / "best.safetensors").write_bytes(b"a newer student")
     said(trainer("compare", runs["plain"][0], other), "evaluation.json: is about another student", "evaluate")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"distributions": {}}, "has no distance_km of its trips"),
+        ({"distributions": [1]}, "distributions should be"),
+        ({"distributions": {"minutes": {"greatest": 1, "generated": [], "real": []}}}, "distributions.minutes."),
+        ({"next_step_accuracy": "high"}, "next_step_accuracy should be a valid number"),
+        ({"od_pair_match_rate": True}, "od_pair_match_rate should be a valid number"),
+        ({"dropped_trips": {"bad": "two"}}, "dropped_trips.bad should be a valid integer"),
+        ({"generated_with": "beam"}, "generated_with should be"),
+        ({"commit": 7}, "commit should be a valid string"),
+        ({"trips_digest": 7}, "trips_digest should be a valid string"),
+    ],
+)
+def test_a_malformed_evaluation_is_one_line(
+    change: dict[str, Any], said: str, runs: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    other = evaluated_run(tmp_path / "other", seed=9, weight=0.5)
+    file = other / "evaluation.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    refused(trainer("compare", runs["plain"][0], other), f"{file}: ", said, "again")
+
+
+def test_entries_that_a_comparison_needs(runs: dict[str, list[Path]], tmp_path: Path) -> None:
+    other = evaluated_run(tmp_path / "other", seed=9, weight=0.5)
+    found = read_evaluation(other / "evaluation.json")
+    write_evaluation(found.file, found.figures, {name: found.trips[name] for name in found.trips if name != "line"})
+    refused(trainer("compare", runs["plain"][0], other), f"{found.file}: has no line of its trips")
 
 
 def test_other_ways_of_evaluating_are_refused(runs: dict[str, list[Path]], tmp_path: Path) -> None:

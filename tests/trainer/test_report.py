@@ -121,6 +121,14 @@ def test_bad_trips_are_dropped_and_counted(root: Path) -> None:
     assert "left out here" not in report(root, [root / "runs" / "a"]).read_text()
 
 
+def test_a_malformed_evaluation_is_one_line(root: Path) -> None:
+    run = copy(root, "malformed")
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    for change, said in (({"scenarios": [1]}, "scenarios"), ({"scenarios": {"day": {"weekday": 2}}}, "scenarios.day")):
+        (run / "evaluation.json").write_text(json.dumps(evaluation | change))
+        refused(trainer("report", run, "--cache", root / "cache"), f"{run / 'evaluation.json'}: {said}", "run it again")
+
+
 def test_refusals(root: Path, tmp_path: Path) -> None:
     run, cache = root / "runs" / "a", ("--cache", root / "cache")
     refused(trainer("report", tmp_path / "none", *cache), "is not the folder of a training run")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import BadInput
+from trainer.evaluate.shape import check_compared
 from trainer.evaluate.stored import Evaluation, read_evaluation
 from trainer.files import digest_of
 from trainer.run_folder import RunFolder
@@ -69,6 +70,8 @@ def load_run(path: Path) -> Run:
     folder = RunFolder(path)
     origin, evaluation = folder.saved(), read_evaluation(folder.evaluation)
     told = evaluation.figures
+    if evaluation.trips:
+        check_compared(evaluation.file, told, evaluation.trips)
     parts = ((folder.best, "model_digest", "another student"), (folder.generated, "generated_digest", "other trips"))
     for file, name, what in parts:
         if name in told and file.exists() and digest_of(file) != told[name]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trainer import files
 from trainer.errors import BadInput
+from trainer.evaluate.shape import check_figures
 from trainer.files import digest_of, whole_file, write_json
 
 Arrays = dict[str, NDArray[Any]]
@@ -51,7 +52,7 @@ def write_evaluation(file: Path, figures: dict[str, Any], trips: Arrays) -> None
 
 
 def read_evaluation(file: Path) -> Evaluation:
-    """Raises BadInput where files are missing, broken or do not belong together."""
+    """Raises BadInput where files are missing, broken, malformed or do not belong together."""
     try:
         figures = json.loads(file.read_text())
     except OSError as error:
@@ -60,6 +61,7 @@ def read_evaluation(file: Path) -> Evaluation:
         figures = None
     if not isinstance(figures, dict):
         raise BadInput(f"{file}: is not what trainer evaluate writes")
+    check_figures(file, figures)
     digest = figures.get("trips_digest")
     return Evaluation(file, figures, _arrays(file, digest) if digest else {})
 

@@ -12,6 +12,7 @@ import numpy as np
 from trainer.data.roadmap import Floats, RoadMap, csv_rows
 from trainer.data.trips import Ints
 from trainer.errors import BadInput
+from trainer.evaluate.shape import check_figures
 from trainer.files import digest_of, read_object
 from trainer.generate.reading import Generated, about, check_made_by, read_generated
 from trainer.run_folder import RunFolder
@@ -84,6 +85,7 @@ def read_run(folder: RunFolder, name: str, road_map: RoadMap, skip_bad: bool = F
     """Raises BadInput or BadLine for a file that is there but broken."""
     digest = digest_of(folder.best) if folder.best.exists() else None
     saved, summary, evaluation = folder.saved(), read_object(folder.summary), read_object(folder.evaluation)
+    check_figures(folder.evaluation, evaluation)
     made, routes = {}, None
     if folder.generated.exists():
         check_made_by(folder.generated, str(digest), saved["data_fingerprint"])
