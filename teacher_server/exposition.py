@@ -71,7 +71,9 @@ class _TeacherCollector(Collector):
         requests = CounterMetricFamily(
             "teacher_requests", "Requests that ended, by outcome.", labels=["model", "outcome"]
         )
-        counted = [*((model.name, model.metrics) for model in self._models), ("", self._models.nobodys)]
+        counted = [(model.name, model.metrics) for model in self._models]
+        if self._models.only is None or self._models.nobodys.outcomes:  # all is meant for the only one
+            counted.append(("", self._models.nobodys))
         for name, metrics in counted:
             for outcome, count in (dict.fromkeys(OUTCOMES, 0) | metrics.outcomes).items():
                 requests.add_metric([name, outcome], count)
