@@ -142,6 +142,15 @@ def test_files_of_every_kind(runs: dict[str, list[Path]], tmp_path: Path) -> Non
         assert f"- {note}" in text
 
 
+def test_names_of_arms_are_only_text(runs: dict[str, list[Path]], tmp_path: Path) -> None:
+    name, out = "a[/red]|b[bold]*:x:", tmp_path / "c.md"
+    words = ("--arm", f"{name}={runs['slow'][0]}", "--arm", f"plain={runs['plain'][0]}", "--baseline", "plain")
+    outcome = trainer("compare", *words, "--draws", "100", "--out", out)
+    assert outcome.status == 0, outcome.err
+    assert f"{name} against plain" in outcome.out
+    assert out.read_text().startswith(r"## a\[/red\]\|b\[bold\]\*:x: against plain")
+
+
 def said(outcome: Outcome, *words: str) -> None:
     refused(outcome, *words)
 

@@ -10,6 +10,7 @@ import pytest
 from trainer import provenance
 from trainer.errors import BadInput, CannotWrite
 from trainer.evaluate.stored import read_evaluation, write_evaluation
+from trainer.evaluate.tables import SHOWN, show_evaluation
 
 TRIPS = {"line": np.array([2, 3]), "EDR": np.array([0.5, np.nan])}
 
@@ -64,6 +65,17 @@ def test_a_failed_write_leaves_the_figures_as_they_were(tmp_path: Path) -> None:
     with pytest.raises(CannotWrite):
         write_evaluation(tmp_path / "e.json", {"EDR": 0.7}, TRIPS)
     assert (tmp_path / "e.json").read_bytes() == before
+
+
+def test_names_in_the_table_are_only_text(capsys: pytest.CaptureFixture[str]) -> None:
+    empty = dict.fromkeys(("generated_trips", "real_trips", "compared_pairs", *SHOWN.values())) | {
+        "empty": "no [/b] trips"
+    }
+    figures = {"EDR": 0.5, "dropped_trips": {"bad [/b]": 2}, "scenarios": {"day": {"week[/b]": empty}}}
+    show_evaluation("runs/[bold]a[/b]:x:", figures)
+    said = capsys.readouterr().out
+    for name in ("runs/[bold]a[/b]:x:", "dropped: bad [/b]", "week[/b]: empty, no [/b] trips"):
+        assert name in said
 
 
 def test_the_program_says_which_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from itertools import groupby
@@ -50,7 +51,7 @@ def _p(value: float | None) -> str:
 
 
 def show(rows: Sequence[Row], confidence: float, lines: Sequence[str]) -> None:
-    console = Console(width=max(Console().width, WIDTH))
+    console = Console(width=max(Console().width, WIDTH), markup=False, emoji=False)  # names are only text
     for (mine, theirs), group in _by_arms(rows):
         table = Table(title=f"{mine} against {theirs}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for name in header(confidence):
@@ -61,7 +62,7 @@ def show(rows: Sequence[Row], confidence: float, lines: Sequence[str]) -> None:
             table.add_section()
         console.print(table)
     for line in lines:
-        console.print(f"- {line}", highlight=False, markup=False)
+        console.print(f"- {line}", highlight=False)
 
 
 def markdown(rows: Sequence[Row], confidence: float, lines: Sequence[str]) -> str:
@@ -69,9 +70,15 @@ def markdown(rows: Sequence[Row], confidence: float, lines: Sequence[str]) -> st
     for (mine, theirs), group in _by_arms(rows):
         names = header(confidence)
         table = [names, ("---",) + ("---:",) * (len(names) - 1), *map(cells, group)]
-        parts.append(f"## {mine} against {theirs}\n\n" + "\n".join(f"| {' | '.join(each)} |" for each in table))
+        lines_of_table = "\n".join(f"| {' | '.join(each)} |" for each in table)
+        parts.append(f"## {_only_text(mine)} against {_only_text(theirs)}\n\n{lines_of_table}")
     parts.append("\n".join(f"- {line}" for line in lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _only_text(name: str) -> str:
+    """A name in Markdown, where its characters mean nothing else."""
+    return re.sub(r"([\\`*<>|\[\]])", r"\\\1", name)
 
 
 def comma_separated(rows: Sequence[Row]) -> str:

@@ -25,7 +25,7 @@ def show_evaluation(title: str, figures: dict[str, Any]) -> None:
             table.add_row(name, as_text(value))
     for kind, count in (figures.get("dropped_trips") or {}).items():
         table.add_row(f"dropped: {kind}", str(count))
-    console = Console(width=max(Console().width, WIDTH))
+    console = Console(width=max(Console().width, WIDTH), markup=False, emoji=False)  # names are only text
     console.print(table)
     if "scenarios" in figures:
         console.print(_scenarios(figures["scenarios"]))
