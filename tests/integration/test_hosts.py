@@ -27,6 +27,11 @@ def test_a_host_is_cut_off_loses_its_power_and_comes_back() -> None:
     assert sum(found["asked_again"]) > 0
 
 
+def test_a_teacher_is_killed_and_one_comes_back_as_another() -> None:
+    found = hosts("kill", "replaced", "--together", "--pace", "1.2")["kill+replaced"]
+    assert all(again > 0 for again in found["asked_again"])
+
+
 def test_requests_are_spread_over_names_and_through_a_proxy() -> None:
     found = hosts("balance")
     assert all(door["answers"] > 500 for door in found.values())
