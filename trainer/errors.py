@@ -8,7 +8,7 @@ TrainerError
 │   └── NoAnswer         the same, where the run goes on without this answer
 ├── Stopped              the work was ended from outside                           exit 1
 ├── CannotWrite          a file could not be written: full disk, no permission     exit 1
-│   └── NotSaved         the same, of a run's checkpoint                           exit 1
+│   └── NotSaved         the same, of a run's checkpoint or metrics                exit 1
 └── TrainingFailed       the run cannot go on                                      exit 1
     ├── Diverged         too many steps without a finite loss or gradient          exit 1
     └── RankLost         another process of the same run has ended                 exit 1
@@ -70,7 +70,7 @@ class CannotWrite(TrainerError):
 
 
 class NotSaved(CannotWrite):
-    """A run's checkpoint could not be stored; the one before is still there."""
+    """A run's checkpoint or metrics could not be stored; the checkpoint before is still there."""
 
 
 class TrainingFailed(TrainerError):

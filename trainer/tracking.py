@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainer.errors import NotSaved
 from trainer.files import write_text
 
 EPOCH_FIGURE = "val/next_step_acc"  # only lines about a whole epoch have it
@@ -75,11 +76,17 @@ class MetricsLog:
         if file.exists():
             lines = file.read_text().splitlines()
             write_text(file, "".join(line + "\n" for line in lines if _keeps(line, step, epoch)))
-        self._stream = file.open("a")
+        self._file, self._stream = file, file.open("ab", buffering=0)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        self._stream.write(json.dumps({"step": step, **values}) + "\n")
-        self._stream.flush()
+        """Raises NotSaved; then a part of the line may be there, which a resumed run drops."""
+        line = (json.dumps({"step": step, **values}) + "\n").encode()
+        try:
+            written = self._stream.write(line)
+        except OSError as error:
+            raise NotSaved(f"{self._file}: cannot be written ({error.strerror})") from error
+        if written != len(line):
+            raise NotSaved(f"{self._file}: cannot be written (disk full?)")
 
     def close(self) -> None:
         self._stream.close()

@@ -86,7 +86,9 @@ class Trainer:
                 self.own.restore(self.progress.own_routes)
 
     def run(self) -> bool:
-        """Trains to the end; False when a stop was asked for. Saves the last whole step, also before it raises."""
+        """Trains to the end; False when a stop was asked for. Saves the last whole step, also before it raises, but
+        where it raises NotSaved: the checkpoint before is what a run goes on from then.
+        """
         self.interval = Interval(self.learner.clock, self.trips_done)
         self.save()
         try:
@@ -97,10 +99,9 @@ class Trainer:
         except Stopped:
             self.save()
             return False
-        except NotSaved:
-            raise
         except TrainerError as error:
-            self.save()
+            if not isinstance(error, NotSaved):
+                self.save()
             hint = "" if isinstance(error, Diverged) else f", {self.how_to_go_on}"
             error.args = (f"{error}; training stopped at step {self.progress.step}{hint}",)
             raise

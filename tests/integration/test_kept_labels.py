@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +15,16 @@ from pathlib import Path
 import pytest
 
 from tests.integration.line import Line
-from tests.integration.runs import assert_equal, begin, epochs, steps_logged, train, wait_for_step, weights
+from tests.integration.runs import (
+    assert_agree,
+    assert_equal,
+    begin,
+    epochs,
+    steps_logged,
+    train,
+    wait_for_step,
+    weights,
+)
 from tests.serving import RunningTeacher, calls
 
 
@@ -122,6 +134,32 @@ def test_kills_change_nothing_with_a_complete_store(
             process.communicate()
     train(line, out, *flags, "--resume", *epochs(2))
     assert_equal(first, out)
+
+
+@pytest.mark.slow
+def test_a_store_that_was_cut_between_two_runs(line: Line, first: Path, served: RunningTeacher, tmp_path: Path) -> None:
+    """What was lost is asked again; a run that asks nobody says that it is not there."""
+    wanted = ("--labels", str(tmp_path / "labels"), *epochs(2))
+    cut_labels(first, tmp_path / "labels")
+    errors = train(line, tmp_path / "refused", "--teacher", "labels", *wanted, status=2)
+    assert re.search(r"labels: has labels of \d\d\.\d% of the train trips only; `trainer label` makes", errors), errors
+    shutil.rmtree(tmp_path / "labels")
+
+    cut_labels(first, tmp_path / "labels")
+    before = calls(served)
+    errors = train(line, tmp_path / "run", "--teacher", f"grpc://{served.grpc}", *wanted)
+    assert len(re.findall(r"was damaged; of \d+ trips \d+ are left, the others are asked again", errors)) == 2, errors
+    assert calls(served) > before
+    assert_agree(first, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["labels_kept"] == {"train": 1.0, "test": 1.0}
+
+
+def cut_labels(run: Path, labels: Path) -> None:
+    """A copy of a run's labels whose files end too early: the train trips' values, the test trips' marks."""
+    shutil.copytree(f"{run}.labels", labels)
+    for name in ("train-*/values.f16", "test-*/marks.u32"):
+        (file,) = labels.glob(name)
+        os.truncate(file, file.stat().st_size // 2 - 1)
 
 
 def test_a_resumed_run_finds_its_labels_again(line: Line, first: Path, tmp_path: Path) -> None:

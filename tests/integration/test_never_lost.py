@@ -10,8 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.integration.line import Line
-from tests.integration.runs import assert_equal, begin, epochs, steps_logged, train, wait_for_step
-from tests.serving import start, wait_until_ready
+from tests.integration.runs import (
+    assert_equal,
+    assert_undisturbed,
+    begin,
+    epochs,
+    steps_logged,
+    train,
+    wait_for_step,
+)
+from tests.serving import RunningTeacher, start, wait_until_ready
 from trainer.tracking import EPOCH_FIGURE
 
 OFTEN = ("--set", "training.checkpoint_every_s=0")
@@ -44,6 +52,27 @@ def test_twenty_kills_at_random_moments_change_nothing(line: Line, tmp_path: Pat
     figures = [json.loads((run / "summary.json").read_text()) for run in (undisturbed, out)]
     for name in ("next_step_accuracy", "choice_accuracy", "mape_seconds", "optimiser_steps", "best_epoch"):
         assert figures[0][name] == figures[1][name], name
+
+
+@pytest.mark.slow
+def test_kills_with_a_live_teacher_change_no_more_than_its_batches_do(
+    line: Line, served: RunningTeacher, tmp_path: Path
+) -> None:
+    """Nothing is kept of its answers, so the teacher is asked anew about the steps after the last checkpoint."""
+    undisturbed, out, chance = tmp_path / "undisturbed", tmp_path / "run", random.Random(4)
+    flags = ("--teacher", f"grpc://{served.grpc}", "--set", "distill.keep_labels=false", *epochs(4))
+    train(line, undisturbed, *flags)
+    for kill in range(3):
+        process = begin(line, out, *flags, *OFTEN, *(("--resume",) if kill else ()))
+        try:
+            wait_for_step(out, max(steps_logged(out), default=0) + 2, process)
+            time.sleep(chance.uniform(0, 0.05))
+            assert process.poll() is None
+        finally:
+            process.kill()
+            process.communicate()
+    train(line, out, *flags, *OFTEN, "--resume")
+    assert_undisturbed(out, undisturbed)
 
 
 @pytest.mark.slow
