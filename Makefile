@@ -9,6 +9,8 @@ HOSTS := curl dnsmasq-base haproxy iproute2
 CLUSTER := curl iproute2 openssl prometheus
 DEBIAN := $(sort $(OBSERVED) $(HOSTS) $(CLUSTER)) chromium chromium-driver g++ libpython3-dev
 TRITON_TESTS := tests/integration/test_triton.py
+# Two files at a time, for most tests wait for processes more than they compute; the long ones, which come first, stay so.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo demo-on-policy test test-all test-triton triton-server observability-check cluster-check gpu-check debian lint format protos protos-check bench fuzz overload mishaps soak hosts clean
 
@@ -42,13 +44,13 @@ demo-on-policy: $(INSTALLED)
 	$(BIN)/trainer demo --on-policy --out runs/demo-on-policy $(if $(DATA),--data "$(DATA)")
 
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not slow and not system"
+	$(PYTEST) -m "not slow and not system"
 
 debian:
 	@.ci/debian $(DEBIAN)
 
 test-all: $(INSTALLED) debian test-triton
-	$(BIN)/pytest --durations=15 --ignore=$(TRITON_TESTS)
+	$(PYTEST) --durations=25 --ignore=$(TRITON_TESTS)
 
 test-triton: $(INSTALLED) triton-server
 	$(BIN)/pytest $(TRITON_TESTS)
