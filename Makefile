@@ -9,6 +9,8 @@ HOSTS := curl dnsmasq-base haproxy iproute2
 CLUSTER := curl iproute2 openssl prometheus
 DEBIAN := $(sort $(OBSERVED) $(HOSTS) $(CLUSTER)) chromium chromium-driver g++ libpython3-dev
 TRITON_TESTS := tests/integration/test_triton.py
+# They promise seconds, which tests beside them would take.
+ALONE := tests/integration/test_hosts.py tests/integration/test_reliability.py
 # Two files at a time, for most tests wait for processes more than they compute; the long ones, which come first, stay so.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -50,7 +52,8 @@ debian:
 	@.ci/debian $(DEBIAN)
 
 test-all: $(INSTALLED) debian test-triton
-	$(PYTEST) --durations=25 --ignore=$(TRITON_TESTS)
+	$(PYTEST) --durations=25 --ignore=$(TRITON_TESTS) $(ALONE:%=--ignore=%)
+	$(BIN)/pytest --durations=10 $(ALONE)
 
 test-triton: $(INSTALLED) triton-server
 	$(BIN)/pytest $(TRITON_TESTS)

@@ -26,10 +26,11 @@ DEADLINE = 2.0  # seconds that a right caller waits
 LATE = 0.3  # seconds after its deadline, or after the server's death, within which a caller must have been told
 STOPPED_SECONDS = 5.0
 BACK_SECONDS = 5.0  # within which everybody is answered again by a server that goes on, or that is ready
+CROWDS = 4  # short ones at most, before the one that is measured
 SETTLING_SECONDS = 30.0  # a keepalive, its ping and a handshake may be under way
 TIMEOUTS = ["--http-timeout", "3", "--keepalive", "2"]  # short ones, to see them
-# Than after the first, short crowd, which need not have filled the pools of threads of asyncio (6 on two cores) and of
-# gRPC; a thread lost with each bad connection would be dozens.
+# Than after the short crowds, which need not have filled the pools of threads of asyncio (6 on two cores) and of gRPC;
+# a thread lost with each bad connection would be dozens.
 MORE = Usage(rss_mib=60, descriptors=4, threads=8)
 # Whom the server must have cut off within CUT_OFF_SECONDS (gRPC's own handshakes and pings have 10). The others vanish
 # by themselves, or have the 60 seconds of a TLS handshake on the HTTP port.
@@ -71,9 +72,7 @@ async def _crowd(
 ) -> None:
     """Bad callers of all kinds for `seconds`, and before them nobody else for a quarter of that."""
     nuisances = Nuisances(_address(server.grpc), _address(https.removeprefix("https://")), files.ca)
-    async with nuisances.about(times=3):  # pools of threads and of memory get their size, which they keep
-        await asyncio.sleep(seconds / 4)
-    await asyncio.sleep(2)
+    await _grown(server, nuisances, seconds / 4)
     begun = time.perf_counter()
     await asyncio.sleep(seconds / 4)
     calm, before = calls.since(begun), Usage.of(server)
@@ -149,6 +148,17 @@ async def _again(killed: RunningTeacher, folder: Path, flags: list[str]) -> Asyn
         yield
     finally:
         await asyncio.to_thread(server.stop)
+
+
+async def _grown(server: RunningTeacher, nuisances: Nuisances, seconds: float) -> None:
+    """Short crowds until pools of threads and of memory have their size, which they keep. A leak has none."""
+    for _ in range(CROWDS):
+        before = Usage.of(server)
+        async with nuisances.about(times=3):
+            await asyncio.sleep(seconds)
+        await asyncio.sleep(2)
+        if _level(Usage.of(server), before):
+            return
 
 
 async def _settled(server: RunningTeacher, before: Usage) -> Usage:

@@ -28,7 +28,7 @@ def test_a_host_is_cut_off_loses_its_power_and_comes_back() -> None:
 
 
 def test_a_teacher_is_killed_and_one_comes_back_as_another() -> None:
-    found = hosts("kill", "replaced", "--together", "--pace", "1.2")["kill+replaced"]
+    found = hosts("kill", "replaced", "--together")["kill+replaced"]
     assert all(again > 0 for again in found["asked_again"])
 
 

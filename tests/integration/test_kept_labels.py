@@ -158,8 +158,8 @@ def cut_labels(run: Path, labels: Path) -> None:
     """A copy of a run's labels whose files end too early: the train trips' values, the test trips' marks."""
     shutil.copytree(f"{run}.labels", labels)
     for name in ("train-*/values.f16", "test-*/marks.u32"):
-        (file,) = labels.glob(name)
-        os.truncate(file, file.stat().st_size // 2 - 1)
+        for file in labels.glob(name):  # another window has its own
+            os.truncate(file, file.stat().st_size // 2 - 1)
 
 
 def test_a_resumed_run_finds_its_labels_again(line: Line, first: Path, tmp_path: Path) -> None:

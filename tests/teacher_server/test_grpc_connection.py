@@ -7,7 +7,7 @@ import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -37,7 +37,9 @@ class RawClient:
         self.send(SETTINGS)
 
     def send(self, kind: int, content: bytes = b"", flags: int = 0) -> None:
-        self._socket.sendall(struct.pack(">I", len(content))[1:] + bytes([kind, flags, 0, 0, 0, 0]) + content)
+        """Nothing if the server has closed the connection: what it said before is still to be read."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(struct.pack(">I", len(content))[1:] + bytes([kind, flags, 0, 0, 0, 0]) + content)
 
     def frames(self) -> Iterator[tuple[int, int, bytes]]:
         """Kind, flags and content of the server's frames, until it closes the connection."""
