@@ -208,6 +208,7 @@ def killed(endpoint: LocalEndpoint) -> None:
     endpoint._process.wait(10)
 
 
+@pytest.mark.slow
 def test_a_local_teacher_that_cannot_be_started_again_is_lost_until_it_can(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

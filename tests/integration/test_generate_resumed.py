@@ -65,6 +65,7 @@ def kept(out: Path) -> int:
     return journal_of(out).read_bytes().count(b"\n") - 1
 
 
+@pytest.mark.slow
 def test_killed(line: Line, plain_run: Path, whole: bytes, tmp_path: Path) -> None:
     out = tmp_path / "trips.csv"
     status, _ = interrupt(command(line, plain_run, out), out, lambda process: process.kill())

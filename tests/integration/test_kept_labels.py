@@ -162,6 +162,7 @@ def cut_labels(run: Path, labels: Path) -> None:
             os.truncate(file, file.stat().st_size // 2 - 1)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_finds_its_labels_again(line: Line, first: Path, tmp_path: Path) -> None:
     """And its cache, though neither is named again."""
     out = tmp_path / "run"

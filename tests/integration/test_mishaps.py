@@ -81,6 +81,7 @@ def test_an_endpoint_that_is_down_at_the_start_is_passed_over(
     assert_close(taught_run, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_small_messages_do(line: Line, taught_run: Path, tmp_path: Path) -> None:
     with serve(line.teacher, "--max-message-bytes", "3000") as small:
         train(line, tmp_path / "run", "--teacher", f"grpc://{small.grpc}", *epochs(1))

@@ -81,6 +81,7 @@ def test_the_teacher_changes_the_student(plain_run: Path, taught_run: Path) -> N
     assert not torch.equal(weights(plain_run)[name], weights(taught_run)[name])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(line: Line, plain_run: Path, tmp_path: Path) -> None:
     train(line, tmp_path / "again", "--teacher", "none", *epochs(2))
     assert_equal(plain_run, tmp_path / "again")
@@ -106,7 +107,10 @@ def test_the_uniform_control_needs_no_server(line: Line, tmp_path: Path) -> None
     assert summary["teacher"] == {"kind": "uniform"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGKILL))],
+)
 def test_a_stopped_run_resumes_bit_for_bit(line: Line, plain_run: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "run"
     process = begin(line, out, "--teacher", "none", *epochs(2))
