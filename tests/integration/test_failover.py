@@ -226,6 +226,7 @@ def test_a_local_teacher_that_cannot_be_started_again_is_lost_until_it_can(
         assert endpoint.describe(5).block_size == 48
 
 
+@pytest.mark.slow
 def test_a_local_teacher_whose_folder_is_gone_is_lost(artifact: Path) -> None:
     """Something cleans /tmp under a long run."""
     with closing(LocalEndpoint(artifact)) as endpoint:

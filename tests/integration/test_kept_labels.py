@@ -58,6 +58,7 @@ def test_a_second_run_asks_nothing_and_equals_the_first(
         assert figures[0][name] == figures[1][name], name
 
 
+@pytest.mark.slow
 def test_other_settings_read_the_same_labels(line: Line, first: Path, served: RunningTeacher, tmp_path: Path) -> None:
     """Lambda, temperature, positions, shared cells, the filter and the seed change what is made of them."""
     before = calls(served)

@@ -277,6 +277,7 @@ def test_they_come_and_go_while_the_others_answer(shelf: Path) -> None:
         assert answers[0] > 100
 
 
+@pytest.mark.slow
 def test_no_request_to_one_that_goes_is_lost(shelf: Path) -> None:
     """Whoever was let in is answered; whoever comes later is told that it is gone."""
     south = digest_in(shelf / "south")

@@ -74,6 +74,7 @@ def test_empty_beginnings_are_no_run(line: Line, tmp_path: Path) -> None:
     assert (out / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_is_down_at_the_start_is_passed_over(
     line: Line, served: RunningTeacher, taught_run: Path, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_small_messages_do(line: Line, taught_run: Path, tmp_path: Path) -> None
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps_skipped"] == 0
 
 
+@pytest.mark.slow
 def test_a_teacher_that_nobody_asks_is_mentioned(line: Line, tmp_path: Path) -> None:
     flags = ("--teacher", "grpc://127.0.0.1:9", "--set", "distill.enable=false", *epochs(1))
     assert "distill.enable is false, so nobody asks the teacher grpc://127.0.0.1:9" in train(

@@ -108,6 +108,7 @@ def test_a_run_goes_on_without_the_kl_when_told_so(line: Line, tmp_path: Path) -
     assert epoch_lines[0]["train/loss_kl"] > 0
 
 
+@pytest.mark.slow
 def test_a_diverging_run_ends_with_a_message_and_its_bad_steps_counted(line: Line, tmp_path: Path) -> None:
     out = tmp_path / "run"
     wild = ("--set", "optimizer_config.learning_rate=1e30", "--max-bad-steps", "3")

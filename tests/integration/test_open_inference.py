@@ -28,6 +28,7 @@ def test_the_same_teacher(served: RunningTeacher) -> None:
     check_same_teacher(served.grpc, served.grpc, "teacher")
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same(line: Line, served: RunningTeacher, taught_run: Path, tmp_path: Path) -> None:
     train(line, tmp_path / "run", "--teacher", f"triton://{served.grpc}/teacher", *epochs(2))
     assert_close(taught_run, tmp_path / "run")

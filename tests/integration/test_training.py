@@ -90,6 +90,7 @@ def test_the_same_seed_gives_the_same_weights(line: Line, plain_run: Path, tmp_p
     assert not torch.equal(weights(plain_run)[name], weights(tmp_path / "other")[name])
 
 
+@pytest.mark.slow
 def test_accumulated_batches_make_one_step(line: Line, plain_run: Path, tmp_path: Path) -> None:
     """Also the last one of an epoch, which has fewer trips than the others, or only one batch."""
     assert 0 < len(line.city.trips["train"]) % 16 <= 8, "the last step should have one batch"
@@ -100,6 +101,7 @@ def test_accumulated_batches_make_one_step(line: Line, plain_run: Path, tmp_path
     assert first["optimiser_steps"] == second["optimiser_steps"]
 
 
+@pytest.mark.slow
 def test_the_uniform_control_needs_no_server(line: Line, tmp_path: Path) -> None:
     train(line, tmp_path / "uniform", "--teacher", "uniform", *epochs(1))
     summary = json.loads((tmp_path / "uniform" / "summary.json").read_text())

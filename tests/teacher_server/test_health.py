@@ -44,6 +44,7 @@ def test_a_ready_server(teacher: RunningTeacher) -> None:
     assert health(f"{teacher.http}/livez") == (0, "teacher: alive")
 
 
+@pytest.mark.slow
 def test_a_server_behind_tls_client_certificates_and_tokens(tmp_path: Path) -> None:
     """As in a container: the check finds the address and the certificate where the server does."""
     authority = Authority()

@@ -96,6 +96,7 @@ def test_what_does_not_finish_in_time_is_told_so(artifact: Path) -> None:
         finished(teacher.process, 0)
 
 
+@pytest.mark.slow
 def test_between_ready_and_refusing_there_is_time_for_balancers(artifact: Path) -> None:
     with serve(artifact, "--drain-delay", "1.5") as teacher, grpc.insecure_channel(teacher.grpc) as channel:
         stub = teacher_pb2_grpc.TeacherServiceStub(channel)

@@ -120,6 +120,7 @@ def test_a_bad_certificate_opens_nothing(shared: Secured, kind: str, tmp_path: P
         client.get("/livez")
 
 
+@pytest.mark.slow
 def test_new_files_are_for_new_connections_and_open_ones_go_on(artifact: Path, tmp_path: Path) -> None:
     with secured(artifact, tmp_path) as it:
         http_port = int(it.https.rpartition(":")[2])

@@ -107,6 +107,7 @@ def test_it_can_be_switched_off(artifact: Path, collector: tuple[Collector, str]
     assert keeper.spans == []
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_not_there_harms_nobody(artifact: Path) -> None:
     running = wait_until_ready(start(artifact, "--otlp-endpoint", "http://127.0.0.1:9"))
     with grpc.insecure_channel(running.grpc) as channel:

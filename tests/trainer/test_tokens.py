@@ -106,6 +106,7 @@ def test_into_the_current_folder(data: Path, tmp_path: Path, monkeypatch: pytest
     assert open_tokens(tmp_path / "here").trips("train")[0].size > 0
 
 
+@pytest.mark.slow
 def test_the_grid_of_a_teacher(data: Path, city: City, tmp_path: Path) -> None:
     """A served teacher's grid is taken as it is."""
     from teacher_server.vocabulary import Grid as TeacherGrid
