@@ -167,6 +167,7 @@ def test_without_an_artifact_one_line_says_what_to_do(name: str, tmp_path: Path)
     assert "docker compose --profile demo up" in line
 
 
+@pytest.mark.slow
 def test_teacher_cpu_becomes_healthy_and_stops(tmp_path: Path) -> None:
     service, ports = SERVICES["teacher-cpu"], {8000: free_port(), 8001: free_port()}
     tiny_artifact(tmp_path / "artifact")

@@ -130,6 +130,7 @@ def only(work: ScoreWork, history: int) -> ScoreWork:
 
 @given(works(), st.sampled_from([0, -1, 3, 2**31 - 1]))
 @settings(max_examples=60, deadline=None)
+@pytest.mark.slow
 def test_every_door_gives_the_same_numbers(doors: Doors, artifact: Path, work: ScoreWork, junk: int) -> None:
     assume(work.scored.any())
     arrays = dense_arrays_of(work, junk)

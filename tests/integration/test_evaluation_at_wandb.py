@@ -57,6 +57,7 @@ def figures_of(session: Session) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in OF_WANDB}
 
 
+@pytest.mark.slow
 def test_figures_join_those_of_the_training(line: Line, run: Path) -> None:
     evaluate(line, run)
     training, evaluation = sessions(run)
@@ -96,6 +97,7 @@ def test_figures_that_are_not_known_are_left_out(line: Line, run: Path) -> None:
     assert not found.keys() & RESEARCH
 
 
+@pytest.mark.slow
 def test_a_run_that_wandb_does_not_know_gets_one_there(
     line: Line, plain_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,7 @@ def test_a_local_teacher_that_is_killed_is_started_again(artifact: Path) -> None
         assert endpoint.pid != killed
 
 
+@pytest.mark.slow
 def test_a_local_teacher_that_died_says_its_last_words(artifact: Path) -> None:
     with reach(f"local:{artifact}", on_loss="fail") as pool:
         (member,) = pool._members._all.values()

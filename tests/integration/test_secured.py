@@ -68,6 +68,7 @@ def equipped(secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return token
 
 
+@pytest.mark.slow
 def test_the_command_line_asks(
     secured: Secured,
     equipped: Path,

@@ -257,6 +257,7 @@ def test_another_cell_size_is_refused(line: Line, served: RunningTeacher, tmp_pa
     assert "0.001 at the teacher" in errors
 
 
+@pytest.mark.slow
 def test_a_teacher_of_another_city_is_refused(line: Line, tmp_path: Path) -> None:
     tiny_artifact(tmp_path / "elsewhere")
     errors = refused(line, tmp_path / "run", "--teacher", f"local:{tmp_path / 'elsewhere'}")

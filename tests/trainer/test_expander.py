@@ -115,6 +115,7 @@ def test_company_changes_nothing(kind: str, attend: prefixes.Attend) -> None:
     assert not student.training
 
 
+@pytest.mark.slow
 def test_ties_of_a_student_that_knows_nothing() -> None:
     """All roads alike: the order in which paths were found decides, as in the plain search."""
     walker, expander, student = both(3, 1024)
