@@ -16,6 +16,8 @@ import pytest
 
 from tests.integration.line import Line
 
+pytestmark = pytest.mark.slow
+
 COUNT = 400
 
 
@@ -65,7 +67,6 @@ def kept(out: Path) -> int:
     return journal_of(out).read_bytes().count(b"\n") - 1
 
 
-@pytest.mark.slow
 def test_killed(line: Line, plain_run: Path, whole: bytes, tmp_path: Path) -> None:
     out = tmp_path / "trips.csv"
     status, _ = interrupt(command(line, plain_run, out), out, lambda process: process.kill())
@@ -85,14 +86,12 @@ def test_killed(line: Line, plain_run: Path, whole: bytes, tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["trips.csv", "trips.json"]
 
 
-@pytest.mark.slow
 def test_several_processes(line: Line, plain_run: Path, whole: bytes, tmp_path: Path) -> None:
     out = tmp_path / "trips.csv"
     finish(line, plain_run, out, "--workers", "3")
     assert out.read_bytes() == whole
 
 
-@pytest.mark.slow
 def test_a_worker_that_dies(line: Line, plain_run: Path, whole: bytes, tmp_path: Path) -> None:
     out = tmp_path / "trips.csv"
 
@@ -107,7 +106,6 @@ def test_a_worker_that_dies(line: Line, plain_run: Path, whole: bytes, tmp_path:
     assert out.read_bytes() == whole
 
 
-@pytest.mark.slow
 def test_interrupted(line: Line, plain_run: Path, whole: bytes, tmp_path: Path) -> None:
     """Ctrl-C goes to all of the processes; none says a word, none stays."""
     out, found = tmp_path / "trips.csv", []
@@ -128,7 +126,6 @@ def test_interrupted(line: Line, plain_run: Path, whole: bytes, tmp_path: Path) 
     assert out.read_bytes() == whole
 
 
-@pytest.mark.slow
 def test_a_full_disk(line: Line, plain_run: Path, whole: bytes, tmp_path: Path) -> None:
     out = tmp_path / "trips.csv"
     for limit in (30_000, len(whole) - 100):  # while trips are found, and when the CSV is written

@@ -22,10 +22,11 @@ from tests.integration.runs import (
 from tests.serving import RunningTeacher, start, wait_until_ready
 from trainer.tracking import EPOCH_FIGURE
 
+pytestmark = pytest.mark.slow
+
 OFTEN = ("--set", "training.checkpoint_every_s=0")
 
 
-@pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_nothing(line: Line, tmp_path: Path) -> None:
     """Saving after every step, so that kills also fall into writing."""
     undisturbed, out, chance = tmp_path / "undisturbed", tmp_path / "run", random.Random(20)
@@ -54,7 +55,6 @@ def test_twenty_kills_at_random_moments_change_nothing(line: Line, tmp_path: Pat
         assert figures[0][name] == figures[1][name], name
 
 
-@pytest.mark.slow
 def test_kills_with_a_live_teacher_change_no_more_than_its_batches_do(
     line: Line, served: RunningTeacher, tmp_path: Path
 ) -> None:
@@ -75,7 +75,6 @@ def test_kills_with_a_live_teacher_change_no_more_than_its_batches_do(
     assert_undisturbed(out, undisturbed)
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_without_the_kl_when_told_so(line: Line, tmp_path: Path) -> None:
     out = tmp_path / "run"
     server = wait_until_ready(start(line.teacher))
@@ -108,7 +107,6 @@ def test_a_run_goes_on_without_the_kl_when_told_so(line: Line, tmp_path: Path) -
     assert epoch_lines[0]["train/loss_kl"] > 0
 
 
-@pytest.mark.slow
 def test_a_diverging_run_ends_with_a_message_and_its_bad_steps_counted(line: Line, tmp_path: Path) -> None:
     out = tmp_path / "run"
     wild = ("--set", "optimizer_config.learning_rate=1e30", "--max-bad-steps", "3")

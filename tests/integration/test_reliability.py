@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def scenario(*words: str) -> dict[str, Any]:
     """What the scenario found; every promise must have been kept."""
@@ -18,7 +20,6 @@ def scenario(*words: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
 def test_spoilt_requests_through_all_doors() -> None:
     found = scenario("fuzz", "--requests", "600")
     assert found["requests"] > 500
@@ -27,13 +28,11 @@ def test_spoilt_requests_through_all_doors() -> None:
     assert found["seen"]["openapi, negative: 400"] > 0
 
 
-@pytest.mark.slow
 def test_mixed_callers() -> None:
     outcomes = scenario("soak", "--seconds", "6")["outcomes"]
     assert outcomes["OK"] > outcomes["DEADLINE_EXCEEDED"] > 0
 
 
-@pytest.mark.slow
 def test_right_callers_beside_bad_ones() -> None:
     found = scenario("mishaps", "--seconds", "4")
     assert min(found["bad_callers"].values()) > 0

@@ -111,7 +111,11 @@ def test_the_uniform_control_needs_no_server(line: Line, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGKILL))],
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_run_resumes_bit_for_bit(line: Line, plain_run: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "run"
