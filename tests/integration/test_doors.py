@@ -128,9 +128,9 @@ def only(work: ScoreWork, history: int) -> ScoreWork:
     return ScoreWork(tokens, work.lengths[one], work.scored[one], work.windows[one], candidates, counts)
 
 
+@pytest.mark.slow
 @given(works(), st.sampled_from([0, -1, 3, 2**31 - 1]))
 @settings(max_examples=60, deadline=None)
-@pytest.mark.slow
 def test_every_door_gives_the_same_numbers(doors: Doors, artifact: Path, work: ScoreWork, junk: int) -> None:
     assume(work.scored.any())
     arrays = dense_arrays_of(work, junk)

@@ -48,6 +48,7 @@ def check(walker: Walker, node: Node, destination: int) -> None:
     assert metres == float(walker.network.distance_m(torch.tensor(path.roads[-1]), torch.tensor(destination)))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -55,7 +56,6 @@ def check(walker: Walker, node: Node, destination: int) -> None:
     rows=st.integers(1, 11),
     attend=st.sampled_from([prefixes.attend, kernel.attend]),
 )
-@pytest.mark.slow
 def test_trees_of_paths(seed: int, max_steps: int, rows: int, attend: prefixes.Attend) -> None:
     """Grows paths at random, some from the same node, some dropped, and compares every answer."""
     walker, expander, _ = both(seed, max_steps, 64, attend)
